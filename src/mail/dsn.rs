@@ -1,0 +1,251 @@
+//! What a sender may ask about delivery reports (RFC 3461).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Octets in an ORCPT or ENVID parameter; RFC 3461 sections 4.2 and 4.4 allow 500 and 100.
+const PARAMETER_LENGTH_MAX: usize = 500;
+
+/// Why a delivery report parameter cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadParameter {
+    /// A word NOTIFY does not know, or NEVER beside others.
+    #[error("NOTIFY is NEVER, or a list of SUCCESS, FAILURE and DELAY")]
+    Notify,
+    /// RET is neither FULL nor HDRS.
+    #[error("RET is FULL or HDRS")]
+    Return,
+    /// ORCPT without type, with control characters, or too long.
+    #[error("ORCPT is an address type, \";\" and an address, of printable characters, at most 500")]
+    OriginalRecipient,
+}
+
+/// Which reports are wanted for a recipient. Nothing set (the default) means the server's own habit: failures
+/// only, and delays where the administrator wants them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Notify(u8);
+
+impl Notify {
+    /// No report at all.
+    pub const NEVER: Self = Self(1);
+    /// A report once delivered.
+    pub const SUCCESS: Self = Self(2);
+    /// A report when given up.
+    pub const FAILURE: Self = Self(4);
+    /// A report when late.
+    pub const DELAY: Self = Self(8);
+
+    /// Whether nothing was asked.
+    pub fn is_default(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether no report may be sent.
+    pub fn never(self) -> bool {
+        self == Self::NEVER
+    }
+
+    /// Whether success is to be reported.
+    pub fn on_success(self) -> bool {
+        self.0 & Self::SUCCESS.0 != 0
+    }
+
+    /// Whether a failure is to be reported.
+    pub fn on_failure(self) -> bool {
+        self.is_default() || self.0 & Self::FAILURE.0 != 0
+    }
+
+    /// Whether a delay was explicitly asked to be reported.
+    pub fn asks_delay(self) -> bool {
+        self.0 & Self::DELAY.0 != 0
+    }
+
+    /// Whether a delay may be reported.
+    pub fn on_delay(self) -> bool {
+        self.is_default() || self.asks_delay()
+    }
+}
+
+impl FromStr for Notify {
+    type Err = BadParameter;
+
+    fn from_str(text: &str) -> Result<Self, BadParameter> {
+        let mut bits = 0;
+        for word in text.split(',') {
+            bits |= match word.trim().to_ascii_uppercase().as_str() {
+                "NEVER" => Self::NEVER.0,
+                "SUCCESS" => Self::SUCCESS.0,
+                "FAILURE" => Self::FAILURE.0,
+                "DELAY" => Self::DELAY.0,
+                _ => return Err(BadParameter::Notify),
+            };
+        }
+        if bits & Self::NEVER.0 != 0 && bits != Self::NEVER.0 {
+            Err(BadParameter::Notify)
+        } else {
+            Ok(Self(bits))
+        }
+    }
+}
+
+impl fmt::Display for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for (bit, word) in [
+            (Self::NEVER, "NEVER"),
+            (Self::SUCCESS, "SUCCESS"),
+            (Self::FAILURE, "FAILURE"),
+            (Self::DELAY, "DELAY"),
+        ] {
+            if self.0 & bit.0 != 0 {
+                write!(f, "{comma}{word}")?;
+                comma = ",";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What of the message a bounce returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// The whole message.
+    Full,
+    /// Its header only.
+    Headers,
+}
+
+impl FromStr for Return {
+    type Err = BadParameter;
+
+    fn from_str(text: &str) -> Result<Self, BadParameter> {
+        match text.to_ascii_uppercase().as_str() {
+            "FULL" => Ok(Self::Full),
+            "HDRS" => Ok(Self::Headers),
+            _ => Err(BadParameter::Return),
+        }
+    }
+}
+
+impl fmt::Display for Return {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "FULL",
+            Self::Headers => "HDRS",
+        })
+    }
+}
+
+/// The recipient as the sender wrote it: address type, `;`, address, both decoded from xtext.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OriginalRecipient(Box<str>);
+
+impl OriginalRecipient {
+    /// `rfc822;c@y` as text, decoded.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address after the type.
+    pub fn address(&self) -> &str {
+        self.0.split_once(';').map_or("", |(_, address)| address)
+    }
+
+    /// As the value of an ORCPT parameter, encoded.
+    pub fn parameter(&self) -> String {
+        let (kind, address) = self.0.split_once(';').unwrap_or(("rfc822", ""));
+        let encoded = if kind.eq_ignore_ascii_case("utf-8") { utf8_xtext(address) } else { xtext(address) };
+        format!("{kind};{encoded}")
+    }
+}
+
+impl FromStr for OriginalRecipient {
+    type Err = BadParameter;
+
+    fn from_str(text: &str) -> Result<Self, BadParameter> {
+        let (kind, address) = text.split_once(';').ok_or(BadParameter::OriginalRecipient)?;
+        let is_kind = !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let fits = !address.is_empty()
+            && text.len() <= PARAMETER_LENGTH_MAX
+            && !address.chars().any(char::is_control);
+        if is_kind && fits { Ok(Self(text.into())) } else { Err(BadParameter::OriginalRecipient) }
+    }
+}
+
+impl fmt::Display for OriginalRecipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Encodes as xtext (RFC 3461 section 4).
+pub fn xtext(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            b'!'..=b'~' if octet != b'+' && octet != b'=' => encoded.push(char::from(octet)),
+            _ => encoded.push_str(&format!("+{octet:02X}")),
+        }
+    }
+    encoded
+}
+
+/// Encodes as `utf-8-addr-xtext` (RFC 6533 section 3).
+fn utf8_xtext(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '!'..='~' if !matches!(c, '+' | '=' | '\\') => encoded.push(c),
+            _ => encoded.push_str(&format!("\\x{{{:02X}}}", u32::from(c))),
+        }
+    }
+    encoded
+}
+
+/// Serializes through `Display` and reads back through `FromStr`.
+macro_rules! serde_as_text {
+    ($($kind:ty),*) => { $(
+        impl Serialize for $kind {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $kind {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )* };
+}
+serde_as_text!(Notify, Return, OriginalRecipient);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notify_reads_and_writes_in_rfc_order() {
+        assert_eq!("delay, success".parse::<Notify>().unwrap().to_string(), "SUCCESS,DELAY");
+        assert!("NEVER,SUCCESS".parse::<Notify>().is_err());
+        assert!("".parse::<Notify>().is_err());
+        assert!(Notify::default().on_failure() && !Notify::default().on_success());
+        assert!(!Notify::NEVER.on_failure() && !Notify::SUCCESS.on_failure());
+    }
+
+    #[test]
+    fn original_recipients_are_encoded_for_the_wire() {
+        for (text, wire) in [
+            ("rfc822;orig+b@x.example", "rfc822;orig+2Bb@x.example"),
+            ("rfc822;é1@full.example", "rfc822;+C3+A91@full.example"),
+            ("utf-8;é+1@x", "utf-8;\\x{E9}\\x{2B}1@x"),
+        ] {
+            assert_eq!(text.parse::<OriginalRecipient>().unwrap().parameter(), wire);
+        }
+        for text in ["", "c@y", ";c@y", "rfc822;", "rfc822;a\r\nb"] {
+            assert!(text.parse::<OriginalRecipient>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The field's nouns: addresses, destinations, envelopes, outcomes.
+//!
+//! - Owns: what a mail address, a nexthop, a recipient and an outcome are, and how each is written.
+//! - Leaves to others: everything that happens to them. This folder imports nothing of ours and does no I/O.
+//! - Always true: a value that exists is valid; what parsed once is not checked again.
+
+mod address;
+mod delays;
+mod destination;
+mod dsn;
+mod envelope;
+mod outcome;
+mod queue_id;
+
+pub use address::{Address, BadAddress, Sender};
+pub use delays::{Delays, format_delay};
+pub use destination::{BadNexthop, Destination, Nexthop, Protocol, Server, TransportName};
+pub use dsn::{BadParameter, Notify, OriginalRecipient, Return, xtext};
+pub use envelope::{Batch, BodyType, Envelope, Recipient};
+pub use outcome::{EnhancedStatus, Outcome, Reason};
+pub use queue_id::QueueId;

@@ -1,0 +1,9 @@
+//! LMTP (RFC 2033) and ESMTP (RFC 5321), the client's side: bytes in, bytes and outcomes out.
+//!
+//! - Owns: the grammar of replies and commands, the order of a conversation, what each answer means for whom.
+//! - Leaves to others: sockets, clocks and retries (`net`), which recipients share a transaction (`queue`).
+//! - Always true: nothing here waits or does I/O, and every buffer has a bound.
+
+mod stage;
+
+pub use stage::Stage;

@@ -1,0 +1,82 @@
+//! The stages of a conversation: what is awaited, and the words for it.
+
+/// Where a conversation stands: named by the reply that is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Opening the connection.
+    Connect,
+    /// Waiting for the server's first line.
+    Greeting,
+    /// STARTTLS and the handshake.
+    StartTls,
+    /// LHLO, EHLO or HELO.
+    Lhlo,
+    /// The SASL exchange.
+    Auth,
+    /// RSET, before a connection is used again.
+    Rset,
+    /// MAIL FROM.
+    Mail,
+    /// RCPT TO.
+    Rcpt,
+    /// DATA, until the 354.
+    DataInit,
+    /// The content.
+    DataXfer,
+    /// The end of data: the dot, or the last BDAT chunk.
+    DataDone,
+    /// QUIT.
+    Quit,
+}
+
+impl Stage {
+    /// Every stage, in the order of a conversation.
+    pub const ALL: [Self; 12] = [
+        Self::Connect,
+        Self::Greeting,
+        Self::StartTls,
+        Self::Lhlo,
+        Self::Auth,
+        Self::Rset,
+        Self::Mail,
+        Self::Rcpt,
+        Self::DataInit,
+        Self::DataXfer,
+        Self::DataDone,
+        Self::Quit,
+    ];
+
+    /// The words after "while" in the log, as Postfix has them, so that log searches keep working.
+    pub fn while_doing(self) -> &'static str {
+        match self {
+            Self::Connect => "connecting",
+            Self::Greeting => "receiving the initial server greeting",
+            Self::StartTls => "receiving the STARTTLS response",
+            Self::Lhlo => "performing the LHLO handshake",
+            Self::Auth => "performing SASL authentication",
+            Self::Rset => "sending RSET probe",
+            Self::Mail => "sending MAIL FROM",
+            Self::Rcpt => "sending RCPT TO",
+            Self::DataInit => "sending DATA command",
+            Self::DataXfer => "sending message body",
+            Self::DataDone => "sending end of data -- message may be sent more than once",
+            Self::Quit => "sending QUIT",
+        }
+    }
+
+    /// The words after "in reply to" in the log.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Connect | Self::Greeting => "connection",
+            Self::StartTls => "STARTTLS command",
+            Self::Lhlo => "LHLO command",
+            Self::Auth => "AUTH command",
+            Self::Rset => "RSET command",
+            Self::Mail => "MAIL FROM command",
+            Self::Rcpt => "RCPT TO command",
+            Self::DataInit => "DATA command",
+            Self::DataXfer | Self::DataDone => "end of DATA command",
+            Self::Quit => "QUIT command",
+        }
+    }
+}
