@@ -4,6 +4,13 @@
 //! - Leaves to others: sockets, clocks and retries (`net`), which recipients share a transaction (`queue`).
 //! - Always true: nothing here waits or does I/O, and every buffer has a bound.
 
+mod body;
+mod capabilities;
+mod command;
+mod reply;
 mod stage;
 
+pub use body::DotStuffing;
+pub use capabilities::Capabilities;
+pub use reply::{BadReply, Class, Reply, parse_reply};
 pub use stage::Stage;

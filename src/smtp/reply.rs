@@ -1,0 +1,269 @@
+//! Server replies (RFC 5321 section 4.2).
+//!
+//! - Owns: the reply grammar, and how much reply text we keep.
+//! - Leaves to others: sockets and timeouts (`net`), what a reply means for a recipient (`failure`).
+//! - Always true: a [`Reply`] is 2yz to 5yz and printable; bytes after it stay untouched.
+
+use crate::mail::EnhancedStatus;
+
+/// Octets in one line of a reply. RFC 5321 section 4.5.3.1.5 asks for 512; real servers write longer ones.
+pub const LINE_SIZE_MAX: usize = 4096;
+/// Octets in a whole reply. The longest honest ones answer LHLO.
+pub const REPLY_SIZE_MAX: usize = 16 * 1024;
+
+/// What the first digit of a reply asks of us. There is no fifth case to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// 2yz: done.
+    Success,
+    /// 3yz: go on.
+    Continue,
+    /// 4yz: not now.
+    Transient,
+    /// 5yz: never.
+    Permanent,
+}
+
+/// A complete reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    code: u16,
+    status: Option<EnhancedStatus>,
+    text: String,
+}
+
+/// Why bytes are no reply. A conversation in which this happens is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadReply {
+    /// A line without a three-digit code of 200 to 599, or without a blank or hyphen behind it.
+    #[error("the server sent a line that is no SMTP reply")]
+    Syntax,
+    /// A multi-line reply whose lines have different codes.
+    #[error("the server changed the code in the middle of a reply")]
+    CodeChanged,
+    /// A line or a reply without end.
+    #[error("the server sent a reply that is too long")]
+    TooLong,
+    /// Bytes that answer no command.
+    #[error("the server sent a reply that nothing asked for")]
+    Surplus,
+    /// A reply whose class the command cannot have, as 250 to DATA.
+    #[error("the server sent a reply that does not answer the command")]
+    WrongClass,
+}
+
+/// Parses the reply at the front of `input`; `None` until its last line has arrived. Also returns the bytes it
+/// used: what follows answers the next pipelined command.
+pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
+    let (mut used, mut code, mut text) = (0, None, String::new());
+    while let Some(length) = memchr::memchr(b'\n', &input[used..]) {
+        let line = Line::parse(&input[used..used + length])?;
+        used += length + 1;
+        if used > REPLY_SIZE_MAX {
+            return Err(BadReply::TooLong);
+        }
+        if *code.get_or_insert(line.code) != line.code {
+            return Err(BadReply::CodeChanged);
+        }
+        line.append_to(&mut text);
+        if line.is_last {
+            return Ok(Some((Reply { code: line.code, status: line.status(), text }, used)));
+        }
+    }
+    // A peer that never ends its line or its reply must not fill our memory.
+    if input.len() - used > LINE_SIZE_MAX || input.len() > REPLY_SIZE_MAX {
+        return Err(BadReply::TooLong);
+    }
+    Ok(None)
+}
+
+/// One line: code, blank or hyphen, text.
+struct Line<'a> {
+    code: u16,
+    is_last: bool,
+    octets: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a [u8]) -> Result<Self, BadReply> {
+        let octets = line.strip_suffix(b"\r").unwrap_or(line);
+        if octets.len() > LINE_SIZE_MAX {
+            return Err(BadReply::TooLong);
+        }
+        let (digits, rest) = octets.split_at_checked(3).ok_or(BadReply::Syntax)?;
+        if !(b'2'..=b'5').contains(&digits[0]) || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(BadReply::Syntax);
+        }
+        let is_last = match rest.first() {
+            None | Some(b' ') => true,
+            Some(b'-') => false,
+            Some(_) => return Err(BadReply::Syntax),
+        };
+        let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+        Ok(Self { code, is_last, octets })
+    }
+
+    /// An enhanced status code counts only where its class agrees with the reply's (RFC 2034 section 4).
+    fn status(&self) -> Option<EnhancedStatus> {
+        let word = self.octets.get(4..)?.split(|&b| b == b' ').next()?;
+        let status: EnhancedStatus = std::str::from_utf8(word).ok()?.parse().ok()?;
+        (u16::from(status.class()) == self.code / 100).then_some(status)
+    }
+
+    fn append_to(&self, text: &mut String) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let printable = |c: char| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c };
+        text.extend(String::from_utf8_lossy(self.octets).trim_end().chars().map(printable));
+    }
+}
+
+impl Reply {
+    /// The three digits.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// What the first digit asks of us.
+    pub fn class(&self) -> Class {
+        match self.code / 100 {
+            2 => Class::Success,
+            3 => Class::Continue,
+            4 => Class::Transient,
+            _ => Class::Permanent,
+        }
+    }
+
+    /// Whether this is a success.
+    pub fn is_success(&self) -> bool {
+        self.class() == Class::Success
+    }
+
+    /// Whether the server is about to close the connection (RFC 5321 section 3.8).
+    pub fn is_closing(&self) -> bool {
+        self.code == 421
+    }
+
+    /// The enhanced status code of the last line, where there is a valid one.
+    pub fn enhanced_status(&self) -> Option<EnhancedStatus> {
+        self.status
+    }
+
+    /// The status for log and reports: the server's own, else one made of the reply's class alone.
+    pub fn status(&self) -> EnhancedStatus {
+        self.status.unwrap_or(match self.class() {
+            Class::Success => EnhancedStatus::new(2, 0, 0),
+            Class::Transient => EnhancedStatus::new(4, 0, 0),
+            Class::Permanent => EnhancedStatus::new(5, 0, 0),
+            // Nothing waits for a 3yz but DATA: elsewhere it is a protocol error (RFC 3463: 5.5.0).
+            Class::Continue => EnhancedStatus::new(5, 5, 0),
+        })
+    }
+
+    /// All lines with their codes, joined by LF.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// All lines with their codes on one line, as in the log.
+    pub fn one_line(&self) -> String {
+        self.text.replace('\n', " ")
+    }
+
+    /// The texts behind the codes, a line each.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.text.split('\n').map(|line| line.get(4..).unwrap_or(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(input: &[u8]) -> Result<Option<(u16, String, usize)>, BadReply> {
+        parse_reply(input)
+            .map(|found| found.map(|(reply, used)| (reply.code(), reply.text().to_owned(), used)))
+    }
+
+    #[test]
+    fn replies_end_with_their_last_line() {
+        for (input, text, used) in [
+            (&b"250 ok\r\n"[..], "250 ok", 8),
+            (b"250 ok\n", "250 ok", 7),
+            (b"250\r\n", "250", 5),
+            (b"250 \r\n", "250", 6),
+            (b"250-a\r\n250-b\r\n250 c\r\n221 bye\r\n", "250-a\n250-b\n250 c", 21),
+            (b"550 5.1.1 \xff\x07no\r\n", "550 5.1.1 ??no", 16),
+        ] {
+            let code = text[..3].parse().unwrap();
+            assert_eq!(
+                one(input),
+                Ok(Some((code, text.to_owned(), used))),
+                "{:?}",
+                String::from_utf8_lossy(input)
+            );
+        }
+    }
+
+    #[test]
+    fn every_prefix_of_a_reply_waits_for_more() {
+        let whole = b"250-mx.example greets you\r\n250-PIPELINING\r\n250 SIZE 100\r\n";
+        for end in 0..whole.len() {
+            assert_eq!(one(&whole[..end]), Ok(None), "{end}");
+        }
+        assert!(one(whole).unwrap().is_some());
+    }
+
+    #[test]
+    fn anything_else_is_a_broken_conversation() {
+        for (input, why) in [
+            (&b"\r\n"[..], BadReply::Syntax),
+            (b"hello\r\n", BadReply::Syntax),
+            (b"25 ok\r\n", BadReply::Syntax),
+            (b"2500 ok\r\n", BadReply::Syntax),
+            (b"150 ok\r\n", BadReply::Syntax),
+            (b"650 ok\r\n", BadReply::Syntax),
+            (b"250_ok\r\n", BadReply::Syntax),
+            (b"250-a\r\nb\r\n", BadReply::Syntax),
+            (b"250-a\r\n251 b\r\n", BadReply::CodeChanged),
+        ] {
+            assert_eq!(one(input), Err(why), "{:?}", String::from_utf8_lossy(input));
+        }
+    }
+
+    #[test]
+    fn replies_are_bounded_in_line_and_in_total() {
+        assert_eq!(one(&[b'2'; LINE_SIZE_MAX + 1]), Err(BadReply::TooLong));
+        let long_line = [b"250 ".as_slice(), &[b'a'; LINE_SIZE_MAX], b"\r\n"].concat();
+        assert_eq!(one(&long_line), Err(BadReply::TooLong));
+        let endless = b"250-and so on\r\n".repeat(REPLY_SIZE_MAX / 15 + 1);
+        assert_eq!(one(&endless), Err(BadReply::TooLong));
+    }
+
+    #[test]
+    fn an_enhanced_status_counts_only_in_its_class() {
+        for (input, status) in [
+            (&b"250 2.1.5 ok\r\n"[..], "2.1.5"),
+            (b"250 ok\r\n", "2.0.0"),
+            (b"550 2.1.5 no\r\n", "5.0.0"),
+            (b"451 4.7.1\r\n", "4.7.1"),
+            (b"550-5.1.1 no such user\r\n550 5.1.2 really\r\n", "5.1.2"),
+            (b"354 go ahead\r\n", "5.5.0"),
+        ] {
+            assert_eq!(parse_reply(input).unwrap().unwrap().0.status().to_string(), status);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics_and_what_parses_is_printable(input in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(Some((reply, used))) = parse_reply(&input) {
+                prop_assert!(used <= input.len());
+                prop_assert!((200..600).contains(&reply.code()));
+                prop_assert!(!reply.one_line().chars().any(char::is_control));
+            }
+        }
+    }
+}
