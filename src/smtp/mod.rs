@@ -7,10 +7,17 @@
 mod body;
 mod capabilities;
 mod command;
+mod failure;
 mod reply;
+mod session;
 mod stage;
+mod transaction;
 
 pub use body::DotStuffing;
 pub use capabilities::Capabilities;
+pub use command::plain;
+pub use failure::{Cause, OverQuota, SessionError, refused_to_talk};
 pub use reply::{BadReply, Class, Reply, parse_reply};
+pub use session::{Handshake, Next};
 pub use stage::Stage;
+pub use transaction::{Encoding, Flight, Manner, Settled, Step, Transaction};

@@ -1,5 +1,7 @@
 //! The stages of a conversation: what is awaited, and the words for it.
 
+use crate::mail::Protocol;
+
 /// Where a conversation stands: named by the reply that is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -47,20 +49,21 @@ impl Stage {
     ];
 
     /// The words after "while" in the log, as Postfix has them, so that log searches keep working.
-    pub fn while_doing(self) -> &'static str {
-        match self {
-            Self::Connect => "connecting",
-            Self::Greeting => "receiving the initial server greeting",
-            Self::StartTls => "receiving the STARTTLS response",
-            Self::Lhlo => "performing the LHLO handshake",
-            Self::Auth => "performing SASL authentication",
-            Self::Rset => "sending RSET probe",
-            Self::Mail => "sending MAIL FROM",
-            Self::Rcpt => "sending RCPT TO",
-            Self::DataInit => "sending DATA command",
-            Self::DataXfer => "sending message body",
-            Self::DataDone => "sending end of data -- message may be sent more than once",
-            Self::Quit => "sending QUIT",
+    pub fn while_doing(self, protocol: Protocol) -> &'static str {
+        match (self, protocol) {
+            (Self::Connect, _) => "connecting",
+            (Self::Greeting, _) => "receiving the initial server greeting",
+            (Self::StartTls, _) => "receiving the STARTTLS response",
+            (Self::Lhlo, Protocol::Lmtp) => "performing the LHLO handshake",
+            (Self::Lhlo, Protocol::Smtp) => "performing the EHLO handshake",
+            (Self::Auth, _) => "performing SASL authentication",
+            (Self::Rset, _) => "sending RSET probe",
+            (Self::Mail, _) => "sending MAIL FROM",
+            (Self::Rcpt, _) => "sending RCPT TO",
+            (Self::DataInit, _) => "sending DATA command",
+            (Self::DataXfer, _) => "sending message body",
+            (Self::DataDone, _) => "sending end of data -- message may be sent more than once",
+            (Self::Quit, _) => "sending QUIT",
         }
     }
 

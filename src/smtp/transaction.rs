@@ -1,0 +1,563 @@
+//! One mail transaction: from RSET or MAIL to the last reply after the end of data.
+//!
+//! - Owns: what is written in which flight, which reply answers what, and which recipient each reply settles.
+//! - Leaves to others: reading, writing and deadlines (`net`); what a refusal means (`failure`).
+//! - Always true: a reply settles its recipient by position, the moment it arrives, and once. Every reply that is
+//!   due is read, whatever an earlier one said; only a 421, silence or a broken reply ends that.
+
+use std::collections::VecDeque;
+
+use super::capabilities::Capabilities;
+use super::command::{self, Mail};
+use super::failure::{self, OverQuota, SessionError};
+use super::reply::{BadReply, Class, Reply};
+use super::stage::Stage;
+use crate::mail::{Address, Batch, BodyType, EnhancedStatus, Outcome, Protocol, Reason, Recipient};
+
+/// How a transaction is to be spoken.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// What is spoken: decides how many replies follow the end of data.
+    pub protocol: Protocol,
+    /// Use PIPELINING where it is offered.
+    pub pipelining: bool,
+    /// Use CHUNKING where it is offered.
+    pub chunking: bool,
+    /// Content up to this many octets joins the flight of its commands.
+    pub eager_content_limit: u64,
+    /// Begin with RSET: the connection has been used before.
+    pub reset: bool,
+    /// Stop the first flight before the content: the connection has rested, and may be stale.
+    pub hold_content: bool,
+    /// What 552 5.2.2 means.
+    pub over_quota: OverQuota,
+}
+
+/// How content goes over the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Behind BDAT, as it lies on disk.
+    Chunk,
+    /// After DATA: dot-stuffed, with the final dot.
+    Dots,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write this.
+    Write(Flight),
+    /// Read one reply; it answers this stage.
+    Read(Stage),
+    /// Everybody is settled, or left over for another transaction.
+    Done,
+}
+
+/// What is written without reading in between.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flight {
+    /// Command lines.
+    pub commands: Vec<u8>,
+    /// Content behind them, which ends the data.
+    pub content: Option<Encoding>,
+    /// The last command's stage.
+    pub stage: Stage,
+}
+
+/// A recipient's outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The recipient's place in the message.
+    pub position: u32,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The server may hold the message for this recipient all the same.
+    pub in_doubt: bool,
+}
+
+/// A reply that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Rset,
+    Mail,
+    Rcpt(usize),
+    DataInit,
+    /// The end of data, as long as the answers to RCPT are not all known.
+    EndOfData,
+    /// The end of data, for one recipient (LMTP).
+    Final(usize),
+    /// The end of data, for all accepted recipients (ESMTP).
+    FinalAll,
+    /// The end of data, when nobody was accepted.
+    FinalNobody,
+}
+
+impl Due {
+    fn stage(self) -> Stage {
+        match self {
+            Self::Rset => Stage::Rset,
+            Self::Mail => Stage::Mail,
+            Self::Rcpt(_) => Stage::Rcpt,
+            Self::DataInit => Stage::DataInit,
+            Self::EndOfData | Self::Final(_) | Self::FinalAll | Self::FinalNobody => Stage::DataDone,
+        }
+    }
+}
+
+/// What is to be written next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Rset,
+    Mail,
+    Rcpt(usize),
+    Data,
+    Content,
+    Nothing,
+}
+
+/// What is known of a recipient.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// Not answered yet.
+    Open,
+    /// RCPT was accepted.
+    Accepted,
+    /// RCPT was answered by "too many recipients".
+    TooMany(Reply),
+    /// Has its outcome.
+    Settled,
+}
+
+#[derive(Debug)]
+struct Slot<'a> {
+    recipient: &'a Recipient,
+    fate: Fate,
+}
+
+/// One transaction, from its first command to its last reply.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    manner: Manner,
+    peer: &'a str,
+    offered: &'a Capabilities,
+    mail: Mail<'a>,
+    slots: Vec<Slot<'a>>,
+    turn: Turn,
+    due: VecDeque<Due>,
+    settled: Vec<Settled>,
+    mail_refused: bool,
+    content_sent: bool,
+    replies_read: usize,
+    reusable: bool,
+    close_abruptly: bool,
+}
+
+impl<'a> Transaction<'a> {
+    /// Prepares the transaction of `recipients`, who are of `batch`, with `size` octets of content. Recipients
+    /// whom the server cannot serve by what it offers are settled at once.
+    pub fn new(
+        manner: Manner,
+        peer: &'a str,
+        offered: &'a Capabilities,
+        batch: &'a Batch,
+        recipients: impl IntoIterator<Item = &'a Recipient>,
+        size: u64,
+    ) -> Self {
+        let manner = Manner {
+            pipelining: manner.pipelining && offered.pipelining,
+            chunking: manner.chunking && offered.chunking,
+            ..manner
+        };
+        let slots = recipients.into_iter().map(|recipient| Slot { recipient, fate: Fate::Open }).collect();
+        let envelope = batch.envelope();
+        let mail = Mail {
+            sender: batch.sender(),
+            size,
+            body: envelope.body,
+            envid: envelope.envid.as_deref(),
+            ret: envelope.ret,
+            smtputf8: envelope.smtputf8 || batch.sender().address().is_some_and(Address::needs_smtputf8),
+        };
+        let turn = if manner.reset { Turn::Rset } else { Turn::Mail };
+        let mut transaction = Self {
+            manner,
+            peer,
+            offered,
+            mail,
+            slots,
+            turn,
+            due: VecDeque::new(),
+            settled: Vec::new(),
+            mail_refused: false,
+            content_sent: false,
+            replies_read: 0,
+            reusable: true,
+            close_abruptly: false,
+        };
+        transaction.refuse_what_is_not_offered();
+        transaction
+    }
+
+    /// RFC 1870 section 6.3, RFC 6152 section 3, RFC 6531 section 3.2: what the server does not take is not sent.
+    fn refuse_what_is_not_offered(&mut self) {
+        let peer = self.peer;
+        let everybody = if let Some(limit) = self.offered.size_limit().filter(|&limit| self.mail.size > limit)
+        {
+            let size = self.mail.size;
+            Some(((5, 3, 4), format!("message size {size} exceeds size limit {limit} of server {peer}")))
+        } else if self.mail.body == BodyType::EightBitMime && !self.offered.eight_bit_mime {
+            Some(((5, 6, 3), format!("8BITMIME is required, but was not offered by host {peer}")))
+        } else {
+            None
+        };
+        for at in 0..self.slots.len() {
+            let address_needs_utf8 = self.slots[at].recipient.address.needs_smtputf8();
+            let no_utf8 = (self.mail.smtputf8 || address_needs_utf8) && !self.offered.smtputf8;
+            let utf8 = || ((5, 6, 7), format!("SMTPUTF8 is required, but was not offered by host {peer}"));
+            if let Some(((class, subject, detail), text)) = everybody.clone().or_else(|| no_utf8.then(utf8)) {
+                let status = EnhancedStatus::new(class, subject, detail);
+                self.settle(at, Outcome::Bounced(Reason::local(status, text)), false);
+            }
+        }
+        let remaining = || self.slots.iter().filter(|slot| slot.fate == Fate::Open);
+        let utf8 = remaining().any(|slot| slot.recipient.address.needs_smtputf8());
+        if remaining().next().is_none() {
+            self.turn = Turn::Nothing;
+        }
+        self.mail.smtputf8 |= utf8;
+    }
+
+    /// What to do next. A flight has at most `room` octets, content included, unless one command or the content
+    /// alone is more.
+    pub fn next_step(&mut self, room: usize) -> Step {
+        self.expand_end_of_data();
+        if let Some(due) = self.due.front() {
+            return Step::Read(due.stage());
+        }
+        match self.compose(room) {
+            Some(flight) => Step::Write(flight),
+            None => Step::Done,
+        }
+    }
+
+    fn compose(&mut self, room: usize) -> Option<Flight> {
+        let mut flight = Flight { commands: Vec::new(), content: None, stage: Stage::Rset };
+        while flight.content.is_none() && self.turn != Turn::Nothing {
+            let before = flight.commands.len();
+            if !self.add_command(&mut flight, room) {
+                break;
+            }
+            if before > 0 && flight.commands.len() > room {
+                // Too much by this command: it waits for the next flight.
+                flight.commands.truncate(before);
+                self.take_back_command();
+                break;
+            }
+            let waits_for_354 = self.turn == Turn::Content;
+            if !self.manner.pipelining || waits_for_354 {
+                break;
+            }
+        }
+        if let Some(due) = self.due.back() {
+            flight.stage = due.stage();
+        }
+        self.content_sent |= flight.content.is_some();
+        (!flight.commands.is_empty() || flight.content.is_some()).then_some(flight)
+    }
+
+    /// Adds the command whose turn it is; `false` if it must not join this flight.
+    fn add_command(&mut self, flight: &mut Flight, room: usize) -> bool {
+        let out = &mut flight.commands;
+        match self.turn {
+            Turn::Rset => {
+                command::plain(out, "RSET");
+                self.await_reply(Due::Rset, Turn::Mail);
+            }
+            Turn::Mail => {
+                self.mail.write(out, self.offered);
+                self.await_reply(Due::Mail, self.rcpt_from(0));
+            }
+            Turn::Rcpt(at) => {
+                if self.mail_refused {
+                    self.turn = Turn::Nothing;
+                    return false;
+                }
+                command::rcpt(out, self.slots[at].recipient, self.offered);
+                self.await_reply(Due::Rcpt(at), self.rcpt_from(at + 1));
+            }
+            Turn::Data => return self.add_data(flight, room),
+            Turn::Content => {
+                flight.content = Some(Encoding::Dots);
+                self.await_reply(Due::EndOfData, Turn::Nothing);
+            }
+            Turn::Nothing => return false,
+        }
+        true
+    }
+
+    fn add_data(&mut self, flight: &mut Flight, room: usize) -> bool {
+        if self.due.is_empty() && !self.somebody_is_accepted() {
+            self.turn = Turn::Nothing;
+            return false;
+        }
+        if !self.manner.chunking {
+            command::plain(&mut flight.commands, "DATA");
+            self.await_reply(Due::DataInit, Turn::Content);
+            return true;
+        }
+        let is_first = flight.commands.is_empty();
+        let before = flight.commands.len();
+        command::bdat_last(&mut flight.commands, self.mail.size);
+        let fits = self.mail.size <= self.manner.eager_content_limit
+            && flight.commands.len() as u64 + self.mail.size <= room as u64;
+        if !is_first && (!fits || self.manner.hold_content) {
+            flight.commands.truncate(before);
+            return false;
+        }
+        flight.content = Some(Encoding::Chunk);
+        self.await_reply(Due::EndOfData, Turn::Nothing);
+        true
+    }
+
+    fn await_reply(&mut self, due: Due, next: Turn) {
+        self.due.push_back(due);
+        self.turn = next;
+    }
+
+    fn take_back_command(&mut self) {
+        self.turn = match self.due.pop_back() {
+            Some(Due::Rset) => Turn::Rset,
+            Some(Due::Mail) => Turn::Mail,
+            Some(Due::Rcpt(at)) => Turn::Rcpt(at),
+            Some(Due::DataInit) => Turn::Data,
+            _ => self.turn,
+        };
+    }
+
+    /// The turn of the first recipient from `at` on who is still to be asked for.
+    fn rcpt_from(&self, at: usize) -> Turn {
+        let open = self.slots.iter().skip(at).position(|slot| slot.fate == Fate::Open);
+        open.map_or(Turn::Data, |skipped| Turn::Rcpt(at + skipped))
+    }
+
+    /// Takes the reply that was due. An error means that the conversation is broken: see [`Transaction::fail`].
+    pub fn on_reply(&mut self, reply: &Reply) -> Result<(), BadReply> {
+        self.expand_end_of_data();
+        let due = self.due.pop_front().ok_or(BadReply::Surplus)?;
+        self.replies_read += 1;
+        if reply.is_closing() {
+            self.close(due, reply);
+            return Ok(());
+        }
+        match due {
+            Due::Rset => self.reusable &= reply.is_success(),
+            Due::Mail => self.on_mail(reply)?,
+            Due::Rcpt(at) => self.on_rcpt(at, reply)?,
+            Due::DataInit => self.on_data_init(reply)?,
+            Due::EndOfData | Due::FinalNobody => {}
+            Due::Final(at) => self.on_final(at, reply)?,
+            Due::FinalAll => {
+                for at in self.accepted() {
+                    self.on_final(at, reply)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_mail(&mut self, reply: &Reply) -> Result<(), BadReply> {
+        match reply.class() {
+            Class::Success => {}
+            Class::Continue => return self.wrong_class(Due::Mail),
+            Class::Transient | Class::Permanent => {
+                self.mail_refused = true;
+                self.refuse_all(Stage::Mail, reply);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_rcpt(&mut self, at: usize, reply: &Reply) -> Result<(), BadReply> {
+        // After a refused MAIL its reply was everybody's; this one only had to be read.
+        if self.mail_refused {
+            return Ok(());
+        }
+        match reply.class() {
+            Class::Success => self.slots[at].fate = Fate::Accepted,
+            Class::Continue => return self.wrong_class(Due::Rcpt(at)),
+            _ if failure::is_too_many_recipients(reply) => self.slots[at].fate = Fate::TooMany(reply.clone()),
+            _ => self.settle(
+                at,
+                failure::refused(self.peer, Stage::Rcpt, reply, self.manner.over_quota),
+                false,
+            ),
+        }
+        if !self.slots.iter().any(|slot| slot.fate == Fate::Open) {
+            self.settle_too_many();
+        }
+        Ok(())
+    }
+
+    /// "Too many" sends a recipient into the next transaction only if this one settles somebody; else it would
+    /// go on for ever, and the reply is taken as it stands.
+    fn settle_too_many(&mut self) {
+        if self.somebody_is_accepted() {
+            return;
+        }
+        for at in 0..self.slots.len() {
+            if let Fate::TooMany(reply) = &self.slots[at].fate {
+                let outcome = failure::refused(self.peer, Stage::Rcpt, reply, self.manner.over_quota);
+                self.settle(at, outcome, false);
+            }
+        }
+    }
+
+    fn on_data_init(&mut self, reply: &Reply) -> Result<(), BadReply> {
+        match (reply.class(), reply.code()) {
+            (Class::Continue, 354) if self.somebody_is_accepted() => return Ok(()),
+            // The server waits for content that nobody is to get. A dot would make it deliver an empty message.
+            (Class::Continue, 354) => self.close_abruptly = true,
+            (Class::Success | Class::Continue, _) => return self.wrong_class(Due::DataInit),
+            (Class::Transient | Class::Permanent, _) => self.refuse_all(Stage::DataInit, reply),
+        }
+        self.turn = Turn::Nothing;
+        Ok(())
+    }
+
+    fn on_final(&mut self, at: usize, reply: &Reply) -> Result<(), BadReply> {
+        let outcome = match reply.class() {
+            Class::Success => failure::accepted(reply),
+            Class::Continue => return self.wrong_class(Due::Final(at)),
+            _ => failure::refused(self.peer, Stage::DataDone, reply, self.manner.over_quota),
+        };
+        self.settle(at, outcome, false);
+        Ok(())
+    }
+
+    /// 421: the server closes. Replies already given stand.
+    fn close(&mut self, due: Due, reply: &Reply) {
+        // If the very first thing read is a 421, the server has not looked at the message.
+        let may_have_delivered = self.content_sent && self.replies_read > 1;
+        if let Due::Final(at) = due {
+            self.settle(at, failure::closed_by_server(self.peer, Stage::DataDone, reply), false);
+        }
+        let outcome = failure::closed_by_server(self.peer, due.stage(), reply);
+        let in_doubt = may_have_delivered && due != Due::FinalAll;
+        self.settle_rest(&outcome, in_doubt);
+    }
+
+    /// The conversation broke: settles everybody who has no answer yet.
+    pub fn fail(&mut self, error: &SessionError) {
+        self.settle_rest(&Outcome::Deferred(error.reason()), error.may_have_delivered());
+    }
+
+    /// Settles everybody without an outcome, our own reason being the same for all. Nothing was sent since.
+    pub fn defer_all(&mut self, reason: Reason) {
+        self.settle_rest(&Outcome::Deferred(reason), false);
+    }
+
+    fn settle_rest(&mut self, outcome: &Outcome, in_doubt: bool) {
+        for at in 0..self.slots.len() {
+            let at_stake = matches!(self.slots[at].fate, Fate::Open | Fate::Accepted);
+            self.settle(at, outcome.clone(), in_doubt && at_stake);
+        }
+        self.turn = Turn::Nothing;
+        self.due.clear();
+        self.reusable = false;
+    }
+
+    /// A refused MAIL or DATA is the outcome of everybody who has none.
+    fn refuse_all(&mut self, stage: Stage, reply: &Reply) {
+        let outcome = failure::refused(self.peer, stage, reply, self.manner.over_quota);
+        for at in 0..self.slots.len() {
+            self.settle(at, outcome.clone(), false);
+        }
+    }
+
+    fn settle(&mut self, at: usize, outcome: Outcome, in_doubt: bool) {
+        let slot = &mut self.slots[at];
+        if slot.fate != Fate::Settled {
+            slot.fate = Fate::Settled;
+            self.settled.push(Settled { position: slot.recipient.position, outcome, in_doubt });
+        }
+    }
+
+    /// Leaves the reply due, so that the error names its stage.
+    fn wrong_class(&mut self, due: Due) -> Result<(), BadReply> {
+        self.due.push_front(due);
+        Err(BadReply::WrongClass)
+    }
+
+    /// Once all RCPT are answered, LMTP owes a reply for each accepted recipient (RFC 2033 section 4.2), ESMTP
+    /// one; BDAT with nobody accepted has exactly one in both.
+    fn expand_end_of_data(&mut self) {
+        if self.due.front() != Some(&Due::EndOfData) {
+            return;
+        }
+        self.due.pop_front();
+        let accepted = self.accepted();
+        match (self.manner.protocol, accepted.is_empty()) {
+            (_, true) => self.due.push_front(Due::FinalNobody),
+            (Protocol::Smtp, false) => self.due.push_front(Due::FinalAll),
+            (Protocol::Lmtp, false) => self.due.extend(accepted.into_iter().map(Due::Final)),
+        }
+    }
+
+    fn accepted(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|&at| self.slots[at].fate == Fate::Accepted).collect()
+    }
+
+    fn somebody_is_accepted(&self) -> bool {
+        self.slots.iter().any(|slot| slot.fate == Fate::Accepted)
+    }
+
+    /// Outcomes since the last call, in the order in which they became known.
+    pub fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Positions of those who may get the message if the end of data leaves now, in ascending order of asking.
+    pub fn at_stake(&self) -> Vec<u32> {
+        let at_stake = |slot: &&Slot<'_>| matches!(slot.fate, Fate::Open | Fate::Accepted);
+        self.slots.iter().filter(at_stake).map(|slot| slot.recipient.position).collect()
+    }
+
+    /// Recipients whom the server wants in a transaction of their own. Empty unless somebody else was accepted.
+    pub fn left_over(&self) -> Vec<&'a Recipient> {
+        let too_many = |slot: &&Slot<'_>| matches!(slot.fate, Fate::TooMany(_));
+        self.slots.iter().filter(too_many).map(|slot| slot.recipient).collect()
+    }
+
+    /// How many recipients the server took before it had enough, if it had.
+    pub fn recipients_before_too_many(&self) -> Option<usize> {
+        self.slots.iter().position(|slot| matches!(slot.fate, Fate::TooMany(_))).filter(|&count| count > 0)
+    }
+
+    /// How many replies the end of data still brings, as far as known: the shared deadline goes by it.
+    pub fn replies_due(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Whether a reply that is awaited now is one to the end of data.
+    pub fn awaits_end_of_data(&self) -> bool {
+        self.due.front().is_some_and(|due| due.stage() == Stage::DataDone)
+    }
+
+    /// How many replies were read.
+    pub fn replies_read(&self) -> usize {
+        self.replies_read
+    }
+
+    /// Whether another transaction may follow on the connection.
+    pub fn is_reusable(&self) -> bool {
+        self.reusable && !self.close_abruptly
+    }
+
+    /// Whether the connection must be closed without another word: the server waits for content.
+    pub fn must_close_abruptly(&self) -> bool {
+        self.close_abruptly
+    }
+}
+
+#[cfg(test)]
+mod tests;
