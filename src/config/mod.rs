@@ -1,1 +1,168 @@
-//! config
+//! What the administrator decides: default < file < environment < command line.
+//!
+//! - Owns: every key, its default and its meaning; routes and aliases; the words that tell what is wrong with a value.
+//! - Leaves to others: what a value makes happen. It reads the configuration file, the files that `*_FILE`
+//!   variables name, `services(5)` and the host name, and touches nothing else.
+//! - Always true: a [`Config`] that exists is complete and possible; nobody checks a value again.
+//!
+//! Each key stands once in code: in the `keys!` tables here ([`Config`]) and in `transport.rs` and `timeouts.rs`.
+//! Reading, the refusal of unknown keys, `lastmile check` and the tests of the shipped file and the man page all
+//! go by these tables.
+
+mod aliases;
+mod choices;
+mod error;
+mod keys;
+mod known;
+mod layers;
+mod load;
+mod parse;
+mod routes;
+mod services;
+mod timeouts;
+mod transport;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::mail::{Address, BadNexthop, Destination, TransportName};
+
+pub use aliases::Aliases;
+pub use choices::{Flags, InetProtocols, LogTarget, NotifyClass, NotifyClasses, OverQuota};
+pub use error::{ConfigError, Problem};
+pub use keys::Setting;
+pub use layers::{DEFAULT_FILE, Sources};
+pub use routes::Routes;
+pub use timeouts::{Timeout, Timeouts};
+pub use transport::Transport;
+
+use keys::keys;
+use routes::Nexthops;
+
+keys! {
+    /// The configuration. A field bears the name of its key.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Config reads(nexthops: &Nexthops);
+    suffix "";
+    given {
+        transports: BTreeMap<TransportName, Arc<Transport>>,
+        ports: Nexthops,
+        settings: Vec<Setting>,
+    }
+
+    /// Where messages are kept and the job FIFO is.
+    [restart] queue_directory: PathBuf = "/var/spool/lastmile", parse::path;
+    /// The user to become once everything is open that needs privileges.
+    [restart] user: Option<String> = "", parse::optional(parse::word);
+    /// The group to become; it may write the job FIFO.
+    [restart] group: Option<String> = "", parse::optional(parse::word);
+    /// The directory to change the root to.
+    [restart] chroot: Option<PathBuf> = "", parse::optional(parse::path);
+    /// Worker threads, each with one connection.
+    [restart] workers: usize = "32", parse::number(1, 4096);
+    /// Workers kept for destinations that have none. The scheduler takes at most an eighth of `workers`.
+    [restart] workers_reserved: usize = "2", parse::number(0, 4096);
+    /// Recipients in memory.
+    [restart] active_limit: usize = "20000", parse::number(1, 10_000_000);
+    /// Where mail goes that no route fits.
+    default_transport: Destination = "lmtp:unix:/run/dovecot/lmtp", |given| nexthops.destination(given);
+    /// The name of this host: for LHLO and EHLO, in Message-ID, as the reporting MTA.
+    myhostname: String = "", parse::host_name;
+    /// The domain of addresses that have none.
+    myorigin: String = "", parse::host_name;
+    /// Users whose files in `incoming/` may name a nexthop.
+    trusted_users: Vec<String> = "", parse::words;
+    /// Octets of a message, at most.
+    message_size_limit: u64 = "50M", parse::size_above_zero;
+    /// Octets that must be free in the file system of the queue for new mail to be taken.
+    queue_minfree: u64 = "0", parse::size;
+    /// The shortest time between two attempts.
+    minimal_backoff_time: Duration = "5m", parse::time_above_zero;
+    /// The longest time between two attempts.
+    maximal_backoff_time: Duration = "4000s", parse::time_above_zero;
+    /// Time between two looks at what is due.
+    queue_run_delay: Duration = "5m", parse::time_above_zero;
+    /// Age at which a message is given up. Zero: after one attempt.
+    maximal_queue_lifetime: Duration = "5d", parse::time;
+    /// The same for bounces and notices.
+    bounce_queue_lifetime: Duration = "5d", parse::time;
+    /// Age at which senders are told that their mail is late. Zero: never.
+    delay_warning_time: Duration = "0h", parse::time;
+    /// Where bounces and notices go; `None`: by the routes.
+    bounce_nexthop: Option<Destination> = "", parse::optional(|given| nexthops.destination(given));
+    /// What the postmaster is told of.
+    notify_classes: NotifyClasses = "resource, software, 2bounce", parse::notify_classes;
+    /// Who is told. Without a domain, `myorigin` is meant.
+    error_notice_recipient: Address = "postmaster", parse::address;
+    /// The name in front of log lines.
+    [restart] syslog_name: String = "lastmile", parse::word;
+    /// Where log lines go.
+    [restart] log_target: LogTarget = "stderr", parse::choice;
+    /// How long a graceful stop waits for what runs.
+    shutdown_timeout: Duration = "30s", parse::time;
+    /// Nexthops by recipient.
+    routes: Routes = "{}", |given| nexthops.routes(given);
+    /// Addresses behind local names.
+    aliases: Aliases = "{}", Aliases::read;
+}
+
+impl Config {
+    /// Reads all sources. The error tells everything that is wrong, not only the first thing.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        load::load(sources)
+    }
+
+    /// The transport of that name.
+    pub fn transport(&self, name: &TransportName) -> Option<&Arc<Transport>> {
+        self.transports.get(name)
+    }
+
+    /// All transports, by name.
+    pub fn transports(&self) -> impl Iterator<Item = &Arc<Transport>> {
+        self.transports.values()
+    }
+
+    /// What a nexthop means with the configured transports and their ports.
+    pub fn destination(&self, nexthop: &str) -> Result<Destination, BadNexthop> {
+        self.ports.resolve(nexthop)
+    }
+
+    /// Where mail for `recipient` goes: by its address, its domain, the domains above it, `*`, and then
+    /// `default_transport`.
+    pub fn route(&self, recipient: &Address) -> Destination {
+        self.routes.find(recipient, &self.myorigin).unwrap_or(&self.default_transport).clone()
+    }
+
+    /// Every value in effect and where it came from, in the order of the shipped file.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// The keys that differ in `new` and take effect only at the next start.
+    pub fn restart_needed(&self, new: &Self) -> Vec<&'static str> {
+        self.differing_restart_keys(new)
+    }
+}
+
+impl Default for Config {
+    /// What holds where nothing is configured.
+    fn default() -> Self {
+        // Independent of any input; a test holds it.
+        load::defaults().expect("the default configuration is valid")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = Config::default();
+        assert_eq!(config.workers, 32);
+        let names: Vec<_> = config.transports().map(|transport| transport.name.as_str()).collect();
+        assert_eq!(names, ["lmtp", "local", "smtp"]);
+    }
+}

@@ -1,0 +1,273 @@
+//! From layers of given values to a [`Config`], or to everything that is wrong with them.
+//!
+//! - Owns: which transports exist, defaults that depend on other values, combinations that cannot work.
+//! - Leaves to others: the values themselves (`keys`, `parse`), their sources (`layers`).
+//! - Always true: it looks at every value before it gives up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use figment::value::Dict;
+
+use super::Config;
+use super::error::{ConfigError, Problem, Problems, nearest};
+use super::keys::{Given, Key, Reader, Setting, Shape};
+use super::known::{hint_for_top_key, hint_for_transport_key};
+use super::layers::{Layer, Layered, Sources};
+use super::parse::{self, is_host_name};
+use super::routes::Nexthops;
+use super::services::tcp_port;
+use super::timeouts::Timeouts;
+use super::transport::{self, BUILT_IN, Transport};
+use crate::mail::{Protocol, TransportName};
+
+/// The name of a host that has no usable one.
+const NAMELESS: &str = "localhost";
+/// The source of values that nobody gave.
+const DEFAULT: &str = "default";
+/// Where this machine lists the ports of services.
+const SERVICES: &str = "/etc/services";
+
+/// Reads all sources.
+pub(super) fn load(sources: &Sources) -> Result<Config, ConfigError> {
+    let mut problems = Problems::default();
+    let layered = Layered::read(sources, &mut problems);
+    assemble(layered, problems)
+}
+
+/// What holds where nothing is given.
+pub(super) fn defaults() -> Result<Config, ConfigError> {
+    assemble(Layered::new(), Problems::default())
+}
+
+/// Completes the layers with defaults and reads every value.
+fn assemble(mut layered: Layered, mut problems: Problems) -> Result<Config, ConfigError> {
+    let names = fill_transports(&mut layered, &mut problems);
+    fill_top(&mut layered);
+    let mut given = layered.given();
+    let mut sections = take_sections(&mut given);
+
+    let mut ports = Nexthops::default();
+    let mut settings = Vec::new();
+    let mut transports = BTreeMap::new();
+    for name in names {
+        let section = sections.remove(name.as_str()).unwrap_or_default();
+        // A port that cannot be read is a problem of its own; no nexthop has to suffer for it.
+        let port = section.get("tcp_port").and_then(|port| parse::port(port).ok());
+        ports.0.insert(name.clone(), port.unwrap_or(NonZeroU16::MIN));
+        if let Some(transport) = read_transport(&name, section, &mut settings, &mut problems) {
+            transports.insert(name, Arc::new(transport));
+        }
+    }
+    let config = read_top(given, transports, ports, settings, &mut problems);
+    problems.or(config)
+}
+
+/// Takes the sections of `transport` out of what was given, and leaves what is none.
+fn take_sections(given: &mut BTreeMap<String, Given>) -> BTreeMap<String, BTreeMap<String, Given>> {
+    match given.remove("transport").map(|given| given.shape) {
+        Some(Shape::Table(sections)) => {
+            let sections = sections.into_iter().filter_map(|(name, given)| match given.shape {
+                Shape::Table(section) => Some((name, section)),
+                _ => None,
+            });
+            sections.collect()
+        }
+        _ => BTreeMap::new(),
+    }
+}
+
+/// Notes each transport that is a mere value.
+fn refuse_values_for_sections(given: &BTreeMap<String, Given>, problems: &mut Problems) {
+    let Some(transport) = given.get("transport") else { return };
+    let no_section = |given: &&Given| !matches!(given.shape, Shape::Table(_));
+    let mut refuse = |name: &str, given: &Given| {
+        problems.push(Problem::of_value(name, given, "a section is needed here, as in [transport.lmtp]"));
+    };
+    if let Shape::Table(sections) = &transport.shape {
+        for (name, given) in sections.iter().filter(|(_, given)| no_section(given)) {
+            refuse(&format!("transport.{name}"), given);
+        }
+    } else {
+        refuse("transport", transport);
+    }
+}
+
+/// Finds which transports exist, and fills in what nobody gave for them: ports from services(5), then defaults.
+fn fill_transports(layered: &mut Layered, problems: &mut Problems) -> Vec<TransportName> {
+    let mut given = layered.given();
+    refuse_values_for_sections(&given, problems);
+    let mut sections = take_sections(&mut given);
+    for name in BUILT_IN {
+        sections.entry(name.to_owned()).or_default();
+    }
+    let services = std::fs::read_to_string(SERVICES).unwrap_or_default();
+    let (mut names, mut ports, mut defaults) = (Vec::new(), Dict::new(), Dict::new());
+    for (name, section) in &sections {
+        let parsed = match existing_transport(name, section, &layered.transports_of_file) {
+            Ok(parsed) => parsed,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let protocol = protocol_of(name, section);
+        if let Some(port) = tcp_port(&services, &protocol.to_string()) {
+            ports.insert(name.clone(), Dict::from([("tcp_port".to_owned(), port.get().into())]).into());
+        }
+        let of_key = |key: &Key| (key.name.to_owned(), transport::default_of(name, protocol, key).into());
+        defaults.insert(name.clone(), Transport::keys().map(of_key).collect::<Dict>().into());
+        names.push(parsed);
+    }
+    for (source, values) in [(SERVICES, ports), (DEFAULT, defaults)] {
+        let values = Dict::from([("transport".to_owned(), values.into())]);
+        layered.fill(Layer { source: source.to_owned(), values });
+    }
+    names
+}
+
+/// A built-in transport, one that the file names, or one whose protocol was given.
+fn existing_transport(
+    name: &str,
+    section: &BTreeMap<String, Given>,
+    of_file: &BTreeSet<String>,
+) -> Result<TransportName, Problem> {
+    let exists = BUILT_IN.contains(&name) || of_file.contains(name) || section.contains_key("protocol");
+    let what = match name.parse::<TransportName>() {
+        Ok(parsed) if exists => return Ok(parsed),
+        Ok(_) => {
+            let known = BUILT_IN.iter().copied().chain(of_file.iter().map(String::as_str));
+            let hint = nearest(name, known).map(|meant| format!("; did you mean {meant}?"));
+            format!(
+                "there is no transport {name:?}; one that the file does not name comes into being by its \
+                 protocol (LASTMILE_TRANSPORT__{}__PROTOCOL){}",
+                name.to_ascii_uppercase(),
+                hint.unwrap_or_default()
+            )
+        }
+        Err(what) => what.to_owned(),
+    };
+    Err(match section.iter().next() {
+        Some((key, given)) => Problem::of_value(&format!("transport.{name}.{key}"), given, what),
+        None => Problem::general(format!("transport.{name}: {what}")),
+    })
+}
+
+/// What a transport speaks, as far as its defaults depend on it; the value is checked when all are read.
+fn protocol_of(name: &str, section: &BTreeMap<String, Given>) -> Protocol {
+    let given = section.get("protocol").and_then(|given| given.text().ok()?.parse().ok());
+    given.unwrap_or(if name == "smtp" { Protocol::Smtp } else { Protocol::Lmtp })
+}
+
+/// Fills in what nobody gave at the top.
+fn fill_top(layered: &mut Layered) {
+    let given = layered.given();
+    let is_missing = |key: &str| given.get(key).is_none_or(|given| given.text().is_ok_and(str::is_empty));
+    let mut own_name = given.get("myhostname").and_then(|given| parse::host_name(given).ok());
+    if is_missing("myhostname") {
+        let (name, source) = system_host_name();
+        layered.put(Layer::of_one(source.to_owned(), &["myhostname".to_owned()], &name));
+        own_name = Some(name);
+    }
+    if is_missing("myorigin") {
+        // Where myhostname is wrong, that alone is the problem.
+        let name = own_name.unwrap_or_else(|| NAMELESS.to_owned());
+        layered.put(Layer::of_one("myhostname".to_owned(), &["myorigin".to_owned()], &name));
+    }
+    let values = Config::KEYS.iter().map(|key| (key.name.to_owned(), key.default.into())).collect();
+    layered.fill(Layer { source: DEFAULT.to_owned(), values });
+}
+
+/// The name that the kernel has for this host, and its source.
+fn system_host_name() -> (String, &'static str) {
+    let system = rustix::system::uname();
+    match system.nodename().to_str() {
+        Ok(name) if is_host_name(name) => (name.to_ascii_lowercase(), "host name"),
+        _ => (NAMELESS.to_owned(), "default; this host has no usable name"),
+    }
+}
+
+/// Reads one transport; `None` once its problems are noted.
+fn read_transport(
+    name: &TransportName,
+    section: BTreeMap<String, Given>,
+    settings: &mut Vec<Setting>,
+    problems: &mut Problems,
+) -> Option<Transport> {
+    let mut reader = Reader::new(format!("transport.{name}."), section, problems);
+    let timeouts = Timeouts::read(&mut reader);
+    let of_timeouts = std::mem::take(&mut reader.settings);
+    let transport = Transport::read(&mut reader, Some(name.clone()), timeouts);
+    let own = settings.len();
+    settings.append(&mut reader.settings);
+    settings.extend(of_timeouts);
+    for (key, given) in std::mem::take(&mut reader.given) {
+        let path = format!("transport.{name}.{key}");
+        reader.problems.push(Problem::unknown(&path, &given, &hint_for_transport_key(&key)));
+    }
+    for (key, what) in transport.iter().flat_map(Transport::contradictions) {
+        problems.push(contradiction(&settings[own..], &format!("transport.{name}.{key}"), &what));
+    }
+    transport
+}
+
+/// Reads what stands at the top, with all transports known.
+fn read_top(
+    given: BTreeMap<String, Given>,
+    transports: BTreeMap<TransportName, Arc<Transport>>,
+    ports: Nexthops,
+    of_transports: Vec<Setting>,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let mut reader = Reader::new(String::new(), given, problems);
+    let nexthops = ports.clone();
+    let config = Config::read(&mut reader, &nexthops, Some(transports), Some(ports), Some(Vec::new()));
+    let mut settings = std::mem::take(&mut reader.settings);
+    for (key, given) in std::mem::take(&mut reader.given) {
+        let hint = match given.shape {
+            Shape::Table(_) => "the sections are [routes], [aliases] and [transport.NAME]".to_owned(),
+            _ => hint_for_top_key(&key),
+        };
+        reader.problems.push(Problem::unknown(&key, &given, &hint));
+    }
+    let is_default = |key: &str| settings.iter().any(|set| set.key == key && set.source == DEFAULT);
+    for (key, what) in config.iter().flat_map(|config| contradictions(config, is_default)) {
+        problems.push(contradiction(&settings, key, &what));
+    }
+    settings.extend(of_transports);
+    config.map(|config| Config { settings, ..config })
+}
+
+/// A problem of a value that is in order by itself.
+fn contradiction(settings: &[Setting], key: &str, what: &str) -> Problem {
+    match settings.iter().find(|setting| setting.key == key) {
+        Some(setting) => Problem::of_setting(setting, what),
+        None => Problem::general(format!("{key}: {what}")),
+    }
+}
+
+/// Combinations at the top that cannot work: the key to name, and why. Defaults are not to blame.
+fn contradictions(config: &Config, is_default: impl Fn(&str) -> bool) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    // A default that does not fit a small pool is no fault: no more than an eighth of it is ever reserved.
+    if config.workers_reserved >= config.workers && !is_default("workers_reserved") {
+        found
+            .push(("workers_reserved", format!("it must be less than workers, which is {}", config.workers)));
+    }
+    let (least, most) = (config.minimal_backoff_time.as_secs(), config.maximal_backoff_time.as_secs());
+    if least > most {
+        found.push(if is_default("minimal_backoff_time") {
+            (
+                "maximal_backoff_time",
+                format!("it must not be less than minimal_backoff_time, which is {least}s"),
+            )
+        } else {
+            (
+                "minimal_backoff_time",
+                format!("it must not be more than maximal_backoff_time, which is {most}s"),
+            )
+        });
+    }
+    found
+}
