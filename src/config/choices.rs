@@ -29,27 +29,6 @@ impl FromStr for LogTarget {
     }
 }
 
-/// What 552 5.2.2 (mailbox full) means for a recipient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OverQuota {
-    /// The refusal is final.
-    Bounce,
-    /// The owner may make room: try again.
-    Defer,
-}
-
-impl FromStr for OverQuota {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "bounce" => Ok(Self::Bounce),
-            "defer" => Ok(Self::Defer),
-            _ => Err("mail over quota can \"bounce\" or \"defer\""),
-        }
-    }
-}
-
 /// Which address families connections use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InetProtocols {

@@ -30,7 +30,7 @@ use std::time::Duration;
 use crate::mail::{Address, BadNexthop, Destination, TransportName};
 
 pub use aliases::Aliases;
-pub use choices::{Flags, InetProtocols, LogTarget, NotifyClass, NotifyClasses, OverQuota};
+pub use choices::{Flags, InetProtocols, LogTarget, NotifyClass, NotifyClasses};
 pub use error::{ConfigError, Problem};
 pub use keys::Setting;
 pub use layers::{DEFAULT_FILE, Sources};

@@ -8,11 +8,12 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::choices::{Flags, InetProtocols, OverQuota};
+use super::choices::{Flags, InetProtocols};
 use super::keys::{Key, keys};
 use super::parse;
 use super::timeouts::Timeouts;
 use crate::mail::{Protocol, TransportName};
+use crate::smtp::OverQuota;
 
 /// Transports that exist without being configured.
 pub(super) const BUILT_IN: [&str; 3] = ["lmtp", "local", "smtp"];

@@ -1,1 +1,20 @@
-//! net
+//! Sockets: connections to servers, with a deadline for whatever is awaited.
+//!
+//! - Owns: connecting, reading and writing within limits, and when a connection may be used again.
+//! - Leaves to others: what is said (`smtp`), which batch a worker gets (`queue`), what is done with outcomes (the
+//!   [`Observer`]).
+//! - Always true: no wait is without a limit, and no write needs the peer to read first.
+
+mod cached;
+mod connect;
+mod connection;
+mod content;
+mod link;
+mod peer;
+mod stepwise;
+
+pub use cached::{CachedConnection, Delivered, Observer};
+pub use connect::{NotConnected, answers};
+pub use content::Content;
+pub use peer::Peer;
+pub use stepwise::Stepwise;

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::str::FromStr;
 
 use super::reply::{BadReply, Class, Reply};
 use super::stage::Stage;
@@ -56,6 +57,11 @@ impl SessionError {
         matches!(self.cause, Cause::BadReply(_))
     }
 
+    /// Whether our own disk is at fault.
+    pub fn is_local(&self) -> bool {
+        matches!(self.cause, Cause::LocalData(_))
+    }
+
     /// The reason for recipients that this leaves without an answer.
     pub fn reason(&self) -> Reason {
         let status = match self.cause {
@@ -102,6 +108,18 @@ pub enum OverQuota {
     Bounce,
     /// It is tried again until the message is too old.
     Defer,
+}
+
+impl FromStr for OverQuota {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "bounce" => Ok(Self::Bounce),
+            "defer" => Ok(Self::Defer),
+            _ => Err("mail over quota can \"bounce\" or \"defer\""),
+        }
+    }
 }
 
 /// Why a server that answered the connection, or LHLO, with `reply` cannot be used. The destination is at fault,

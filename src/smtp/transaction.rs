@@ -134,12 +134,12 @@ struct Slot<'a> {
     fate: Fate,
 }
 
-/// One transaction, from its first command to its last reply.
+/// One transaction, from its first command to its last reply: `'s` is the session it runs in, `'a` its batch.
 #[derive(Debug)]
-pub struct Transaction<'a> {
+pub struct Transaction<'s, 'a> {
     manner: Manner,
-    peer: &'a str,
-    offered: &'a Capabilities,
+    peer: &'s str,
+    offered: &'s Capabilities,
     mail: Mail<'a>,
     slots: Vec<Slot<'a>>,
     turn: Turn,
@@ -152,13 +152,13 @@ pub struct Transaction<'a> {
     close_abruptly: bool,
 }
 
-impl<'a> Transaction<'a> {
+impl<'s, 'a> Transaction<'s, 'a> {
     /// Prepares the transaction of `recipients`, who are of `batch`, with `size` octets of content. Recipients
     /// whom the server cannot serve by what it offers are settled at once.
     pub fn new(
         manner: Manner,
-        peer: &'a str,
-        offered: &'a Capabilities,
+        peer: &'s str,
+        offered: &'s Capabilities,
         batch: &'a Batch,
         recipients: impl IntoIterator<Item = &'a Recipient>,
         size: u64,
@@ -451,11 +451,6 @@ impl<'a> Transaction<'a> {
         self.settle_rest(&Outcome::Deferred(error.reason()), error.may_have_delivered());
     }
 
-    /// Settles everybody without an outcome, our own reason being the same for all. Nothing was sent since.
-    pub fn defer_all(&mut self, reason: Reason) {
-        self.settle_rest(&Outcome::Deferred(reason), false);
-    }
-
     fn settle_rest(&mut self, outcome: &Outcome, in_doubt: bool) {
         for at in 0..self.slots.len() {
             let at_stake = matches!(self.slots[at].fate, Fate::Open | Fate::Accepted);
@@ -520,6 +515,12 @@ impl<'a> Transaction<'a> {
     pub fn at_stake(&self) -> Vec<u32> {
         let at_stake = |slot: &&Slot<'_>| matches!(slot.fate, Fate::Open | Fate::Accepted);
         self.slots.iter().filter(at_stake).map(|slot| slot.recipient.position).collect()
+    }
+
+    /// Recipients without an outcome.
+    pub fn unsettled(&self) -> Vec<&'a Recipient> {
+        let unsettled = |slot: &&Slot<'_>| slot.fate != Fate::Settled;
+        self.slots.iter().filter(unsettled).map(|slot| slot.recipient).collect()
     }
 
     /// Recipients whom the server wants in a transaction of their own. Empty unless somebody else was accepted.

@@ -1,0 +1,261 @@
+//! A worker's one connection: when it may be used again, and when a failure on it may be tried again.
+//!
+//! - Owns: the cached connection, and the rules under which a batch is sent a second time.
+//! - Leaves to others: the conversation (`connection`), which batch comes next (`queue`).
+//! - Always true: a batch is sent again only where the server cannot have it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connect::{self, NotConnected};
+use super::connection::Connection;
+use super::content::Content;
+use super::peer::Peer;
+use super::stepwise::Stepwise;
+use crate::config::Transport;
+use crate::mail::{Batch, Destination, Outcome, Reason, Recipient};
+use crate::smtp::{Manner, SessionError, Settled, Transaction};
+
+/// A connection that has rested longer may be stale: its first flight stops before the content.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Hears what happens to a batch, while it happens.
+pub trait Observer {
+    /// MAIL is about to be sent over a connection to `peer`, which has been used `uses` times before.
+    fn ready(&mut self, peer: &Peer, uses: u32);
+    /// The end of data is about to leave for these recipients. An error stops it: the batch is then unsent.
+    fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()>;
+    /// Outcomes, each recipient's once. May be empty.
+    fn settled(&mut self, settled: Vec<Settled>);
+    /// A server was passed over for the next one, or a destination will be spoken to differently from now on.
+    fn note(&mut self, text: &str);
+}
+
+/// How the delivery of a batch went for its destination.
+#[derive(Debug)]
+pub enum Delivered {
+    /// The destination spoke to us; whatever came then was the batch's own affair.
+    Reached,
+    /// No server of it was ready for mail.
+    Failed(Reason),
+    /// It was too busy for another connection. Nobody of the batch is settled.
+    Busy,
+}
+
+/// A worker's one connection.
+#[derive(Debug)]
+pub struct CachedConnection {
+    myhostname: String,
+    stepwise: Arc<Stepwise>,
+    cached: Option<Cached>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    connection: Connection,
+    destination: Destination,
+    transport: Arc<Transport>,
+}
+
+impl CachedConnection {
+    /// Starts without a connection. `stepwise` is shared by all workers.
+    pub fn new(myhostname: String, stepwise: Arc<Stepwise>) -> Self {
+        Self { myhostname, stepwise, cached: None }
+    }
+
+    /// Where the cached connection leads.
+    pub fn destination(&self) -> Option<&Destination> {
+        self.cached.as_ref().map(|cached| &cached.destination)
+    }
+
+    /// How long the connection may still rest; `None` without one.
+    pub fn idle_limit(&self) -> Option<Duration> {
+        let cached = self.cached.as_ref()?;
+        Some(cached.transport.max_idle.saturating_sub(cached.connection.rested_since().elapsed()))
+    }
+
+    /// Says goodbye and closes.
+    pub fn close(&mut self, work_is_waiting: &dyn Fn() -> bool) {
+        if let Some(mut cached) = self.cached.take() {
+            cached.connection.quit(&cached.transport, work_is_waiting);
+        }
+    }
+
+    /// Delivers `batch`: every recipient is settled through `observer`, unless the destination is busy.
+    pub fn deliver(
+        &mut self,
+        batch: &Batch,
+        content: &Content<'_>,
+        transport: &Arc<Transport>,
+        observer: &mut dyn Observer,
+        work_is_waiting: &dyn Fn() -> bool,
+    ) -> Delivered {
+        let delivery = Delivery { batch, content, transport };
+        let mut pending: Vec<&Recipient> = batch.recipients().iter().collect();
+        let (mut may_retry, mut settled_some) = (true, false);
+        // Each turn settles somebody, or is the one retry.
+        while !pending.is_empty() {
+            let reused = self.take_fitting(batch.destination(), transport);
+            let retry = may_retry && reused.is_some();
+            let connection =
+                match reused.map_or_else(|| self.open(batch.destination(), transport, observer), Ok) {
+                    Ok(connection) => connection,
+                    Err(NotConnected::Busy(_)) if !settled_some => return Delivered::Busy,
+                    Err(failure) => {
+                        observer.settled(deferred(&pending, failure.reason()));
+                        return Delivered::Failed(failure.reason().clone());
+                    }
+                };
+            let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
+            let later = pending.split_off(limit);
+            pending = match self.attempt(connection, &delivery, &pending, retry, observer, work_is_waiting) {
+                Attempted::Done { left_over } => [left_over, later].concat(),
+                Attempted::Stale { unsettled } => {
+                    may_retry = false;
+                    [unsettled, later].concat()
+                }
+                Attempted::Broken(error) => {
+                    observer.settled(deferred(&later, &error.reason()));
+                    return Delivered::Reached;
+                }
+            };
+            settled_some = true;
+        }
+        Delivered::Reached
+    }
+
+    /// The cached connection, if it leads to `destination` and nothing speaks against it. Any other is closed.
+    fn take_fitting(&mut self, destination: &Destination, transport: &Arc<Transport>) -> Option<Connection> {
+        let fits = |cached: &Cached| cached.destination == *destination && cached.transport == *transport;
+        if !self.cached.as_ref().is_some_and(fits) {
+            self.close(&|| true);
+        }
+        let cached = self.cached.take()?;
+        (!cached.connection.is_stale()).then_some(cached.connection)
+    }
+
+    fn open(
+        &self,
+        destination: &Destination,
+        transport: &Transport,
+        observer: &mut dyn Observer,
+    ) -> Result<Connection, NotConnected> {
+        connect::open(destination, transport, &self.myhostname, &mut |reason| observer.note(&reason.text))
+    }
+
+    /// One transaction on `connection`. With `retry`, a failure that cannot have delivered settles nobody.
+    fn attempt<'a>(
+        &mut self,
+        mut connection: Connection,
+        delivery: &Delivery<'a>,
+        recipients: &[&'a Recipient],
+        retry: bool,
+        observer: &mut dyn Observer,
+        work_is_waiting: &dyn Fn() -> bool,
+    ) -> Attempted<'a> {
+        let Delivery { batch, content, transport } = *delivery;
+        observer.ready(connection.peer(), connection.uses());
+        let manner = self.manner(&connection, delivery);
+        let (peer, offered) = (connection.name().to_owned(), connection.offered().clone());
+        let each = recipients.iter().copied();
+        let mut transaction = Transaction::new(manner, &peer, &offered, batch, each, content.size());
+        let result = connection.transact(&mut transaction, content, transport, retry, observer);
+        match result {
+            Ok(()) => {
+                if let Some(limit) = transaction.recipients_before_too_many() {
+                    connection.learn_recipient_limit(limit);
+                }
+                if !transaction.must_close_abruptly() {
+                    let reusable = transaction.is_reusable();
+                    self.keep_or_close(connection, batch.destination(), transport, reusable, work_is_waiting);
+                }
+                Attempted::Done { left_over: transaction.left_over() }
+            }
+            Err(error) => {
+                self.remember_protocol_error(batch.destination(), manner, &error, observer);
+                if retry && !error.may_have_delivered() && !error.is_local() {
+                    return Attempted::Stale { unsettled: transaction.unsettled() };
+                }
+                transaction.fail(&error);
+                observer.settled(transaction.take_settled());
+                Attempted::Broken(error)
+            }
+        }
+    }
+
+    fn manner(&self, connection: &Connection, delivery: &Delivery<'_>) -> Manner {
+        let Delivery { batch, content, transport } = *delivery;
+        // Folding changes the size, which BDAT must tell in advance. A file that cannot be read now will say so
+        // when it is sent.
+        let limit = transport.line_length_limit;
+        let must_fold = || limit > 0 && content.has_line_over(limit).unwrap_or(true);
+        let is_used = connection.uses() > 0;
+        Manner {
+            protocol: transport.protocol,
+            pipelining: transport.pipelining && !self.stepwise.contains(batch.destination()),
+            chunking: transport.chunking && connection.offered().chunking && !must_fold(),
+            eager_content_limit: transport.eager_content_limit,
+            reset: is_used,
+            hold_content: is_used && connection.rested_since().elapsed() > FRESH,
+            over_quota: transport.over_quota,
+        }
+    }
+
+    fn keep_or_close(
+        &mut self,
+        mut connection: Connection,
+        destination: &Destination,
+        transport: &Arc<Transport>,
+        reusable: bool,
+        work_is_waiting: &dyn Fn() -> bool,
+    ) {
+        if reusable && connection.may_be_kept(transport) {
+            let (destination, transport) = (destination.clone(), Arc::clone(transport));
+            self.cached = Some(Cached { connection, destination, transport });
+        } else {
+            connection.quit(transport, work_is_waiting);
+        }
+    }
+
+    /// Some servers cannot be pipelined to, whatever they say. End of file and timeouts prove nothing of the kind.
+    fn remember_protocol_error(
+        &self,
+        destination: &Destination,
+        manner: Manner,
+        error: &SessionError,
+        observer: &mut dyn Observer,
+    ) {
+        if manner.pipelining && error.is_protocol_error() && self.stepwise.remember(destination) {
+            observer.note(&format!("{error}; {destination} is spoken to without pipelining for an hour"));
+        }
+    }
+}
+
+/// What is to be delivered, and how.
+#[derive(Clone, Copy)]
+struct Delivery<'a> {
+    batch: &'a Batch,
+    content: &'a Content<'a>,
+    transport: &'a Arc<Transport>,
+}
+
+/// How one transaction ended.
+enum Attempted<'a> {
+    /// All replies were read; the server wants these in a transaction of their own.
+    Done { left_over: Vec<&'a Recipient> },
+    /// The cached connection was of no more use, and the server cannot have the message for these.
+    Stale { unsettled: Vec<&'a Recipient> },
+    /// The conversation broke; everybody of the transaction is settled.
+    Broken(SessionError),
+}
+
+/// The same deferral for all of `recipients`.
+fn deferred(recipients: &[&Recipient], reason: &Reason) -> Vec<Settled> {
+    let settle = |recipient: &&Recipient| Settled {
+        position: recipient.position,
+        outcome: Outcome::Deferred(reason.clone()),
+        in_doubt: false,
+    };
+    recipients.iter().map(settle).collect()
+}

@@ -1,0 +1,306 @@
+//! Drives the protocol over one socket; errors gain peer and stage here, once.
+//!
+//! - Owns: the handshake, the order of writing and reading within a transaction, the deadline of each reply, QUIT.
+//! - Leaves to others: what is said and what a reply means (`smtp`), when a connection is used again (`cached`).
+//! - Always true: whoever may get the message is told to the observer before the end of data leaves.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use super::cached::Observer;
+use super::content::Content;
+use super::link::Link;
+use super::peer::Peer;
+use crate::config::Transport;
+use crate::mail::{Protocol, Reason};
+use crate::smtp::{
+    self, Capabilities, Cause, DotStuffing, Encoding, Flight, Handshake, Next, Reply, SessionError, Stage,
+    Step, Transaction,
+};
+
+/// The replies to the end of data share a deadline, but never a longer one.
+const SHARED_DEADLINE_MAX: Duration = Duration::from_secs(3600);
+/// How long one look for the reply to QUIT takes, before we see whether work is waiting.
+const QUIT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A connection that is ready for mail.
+#[derive(Debug)]
+pub struct Connection {
+    link: Link,
+    protocol: Protocol,
+    name: String,
+    offered: Capabilities,
+    /// Transactions begun.
+    uses: u32,
+    rested_since: Instant,
+}
+
+/// Where a transaction stands, for deadlines and for what an error means.
+struct Progress {
+    /// When the end of data had left completely.
+    end_of_data_written: Option<Instant>,
+    /// Until when the replies to it share their time.
+    shared_deadline: Option<Instant>,
+}
+
+impl Connection {
+    /// Takes a connected socket through greeting and LHLO or EHLO. An error is the destination's fault.
+    pub fn start(
+        socket: Socket,
+        peer: Peer,
+        transport: &Transport,
+        myhostname: &str,
+    ) -> Result<Self, Reason> {
+        let debug = transport.debug_peer_list.iter().any(|pattern| peer.matches(pattern));
+        let (name, protocol) = (peer.name(), transport.protocol);
+        let mut link = Link::new(socket, peer, if debug { transport.debug_peer_level } else { 0 });
+        let mut handshake = Handshake::new(protocol, &name, myhostname, &transport.discard_lhlo_keywords);
+        let offered = loop {
+            let stage = handshake.stage();
+            let deadline = Instant::now() + transport.timeouts.at(stage).get();
+            let broken = |cause| {
+                SessionError { peer: name.clone(), protocol, stage, cause, end_of_data_written: false }
+                    .reason()
+            };
+            let reply = link.read_reply(deadline).map_err(broken)?;
+            match handshake.on_reply(&reply) {
+                Next::Send(command) => {
+                    let deadline = Instant::now() + transport.timeouts.at(handshake.stage()).get();
+                    link.write_commands(&command, deadline).map_err(broken)?;
+                }
+                Next::Ready(offered) => break offered,
+                Next::Refused(reason) => return Err(reason),
+            }
+        };
+        Ok(Self { link, protocol, name, offered, uses: 0, rested_since: Instant::now() })
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> &Peer {
+        self.link.peer()
+    }
+
+    /// The other end, as reasons name it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the server offers.
+    pub fn offered(&self) -> &Capabilities {
+        &self.offered
+    }
+
+    /// Transactions begun so far.
+    pub fn uses(&self) -> u32 {
+        self.uses
+    }
+
+    /// When the last transaction ended.
+    pub fn rested_since(&self) -> Instant {
+        self.rested_since
+    }
+
+    /// The server took fewer recipients than it was offered: later transactions ask for no more.
+    pub fn learn_recipient_limit(&mut self, limit: usize) {
+        self.offered.rcpt_max = Some(self.offered.rcpt_max.map_or(limit, |known| known.min(limit)));
+    }
+
+    /// Whether the idle socket has anything to read: a 421, the end of file, whatever. Nothing is awaited, so all of
+    /// that means that the connection is of no more use.
+    pub fn is_stale(&self) -> bool {
+        self.link.is_readable(Duration::ZERO)
+    }
+
+    /// Carries out `transaction`. An error settles nobody: the caller knows whether trying again is safe. With
+    /// `retry`, a 421 instead of the first reply is such an error: the server had closed before we came.
+    pub fn transact(
+        &mut self,
+        transaction: &mut Transaction<'_, '_>,
+        content: &Content<'_>,
+        transport: &Transport,
+        retry: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SessionError> {
+        self.uses += 1;
+        let mut progress = Progress { end_of_data_written: None, shared_deadline: None };
+        let room = self.link.flight_size();
+        loop {
+            match transaction.next_step(room) {
+                Step::Write(flight) => {
+                    self.write(&flight, transaction, content, transport, &mut progress, observer)?;
+                }
+                Step::Read(stage) => {
+                    let deadline = progress.deadline(stage, transaction, transport);
+                    let reply = self.link.read_reply(deadline);
+                    if retry && transaction.replies_read() == 0 && reply.as_ref().is_ok_and(Reply::is_closing)
+                    {
+                        progress.end_of_data_written = None;
+                        return Err(self.broken(stage, Cause::LostConnection, &progress));
+                    }
+                    let taken = reply.and_then(|reply| Ok(transaction.on_reply(&reply)?));
+                    taken.map_err(|cause| self.broken(stage, cause, &progress))?;
+                    // What has arrived together is recorded together: fewer writes to disk.
+                    if !self.link.has_surplus() || transaction.replies_due() == 0 {
+                        observer.settled(transaction.take_settled());
+                    }
+                }
+                Step::Done => break,
+            }
+        }
+        observer.settled(transaction.take_settled());
+        self.rested_since = Instant::now();
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        flight: &Flight,
+        transaction: &mut Transaction<'_, '_>,
+        content: &Content<'_>,
+        transport: &Transport,
+        progress: &mut Progress,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SessionError> {
+        let deadline = Instant::now() + transport.timeouts.at(flight.stage).get();
+        let Some(encoding) = flight.content else {
+            return self
+                .link
+                .write_commands(&flight.commands, deadline)
+                .or_else(|cause| self.after_failed_write(cause, transaction, observer))
+                .map_err(|cause| self.broken(flight.stage, cause, progress));
+        };
+        observer
+            .end_of_data(&transaction.at_stake())
+            .map_err(|error| self.broken(Stage::DataXfer, Cause::LocalData(error), progress))?;
+        self.write_content(flight, encoding, content, transport)
+            .or_else(|cause| self.after_failed_write(cause, transaction, observer))
+            .map_err(|cause| self.broken(Stage::DataXfer, cause, progress))?;
+        let now = Instant::now();
+        let recipients = u32::try_from(transaction.at_stake().len()).unwrap_or(u32::MAX).max(1);
+        let shared = transport.timeouts.data_done.get().saturating_mul(recipients).min(SHARED_DEADLINE_MAX);
+        progress.end_of_data_written = Some(now);
+        progress.shared_deadline = Some(now + shared.max(transport.timeouts.data_done.get()));
+        Ok(())
+    }
+
+    /// Writes commands and content; small content in the same write.
+    fn write_content(
+        &mut self,
+        flight: &Flight,
+        encoding: Encoding,
+        content: &Content<'_>,
+        transport: &Transport,
+    ) -> Result<(), Cause> {
+        let progress = transport.timeouts.data_xfer.get();
+        let deadline = Instant::now() + progress + slowest(content.size(), transport.min_data_rate);
+        let room = self.link.flight_size();
+        self.link.log_commands(&flight.commands);
+        let mut out = flight.commands.clone();
+        let mut dots = (encoding == Encoding::Dots).then(|| DotStuffing::new(transport.line_length_limit));
+        content
+            .for_each_piece(|piece| {
+                match &mut dots {
+                    Some(dots) => dots.push(piece, &mut out),
+                    None => out.extend_from_slice(piece),
+                }
+                if out.len() > room / 2 {
+                    self.link.write_content(&out, progress, deadline)?;
+                    out.clear();
+                }
+                Ok::<_, WriteError>(())
+            })
+            .map_err(|WriteError(cause)| cause)?;
+        if let Some(dots) = dots {
+            dots.finish(&mut out);
+        }
+        self.link.write_content(&out, progress, deadline)
+    }
+
+    /// A server that stops reading has often said why: its replies are taken as if they had come in time.
+    fn after_failed_write(
+        &mut self,
+        cause: Cause,
+        transaction: &mut Transaction<'_, '_>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), Cause> {
+        if matches!(cause, Cause::LocalData(_) | Cause::TimedOut) {
+            return Err(cause);
+        }
+        while transaction.replies_due() > 0 {
+            let Ok(Some(reply)) = self.link.early_reply() else { break };
+            if transaction.on_reply(&reply).is_err() {
+                break;
+            }
+        }
+        observer.settled(transaction.take_settled());
+        Err(cause)
+    }
+
+    fn broken(&self, stage: Stage, cause: Cause, progress: &Progress) -> SessionError {
+        // A UNIX socket is reset when its peer closes with unread bytes: it has not read to the end of data.
+        let unread = matches!(&cause, Cause::Io(error) if error.kind() == io::ErrorKind::ConnectionReset);
+        let end_of_data_written =
+            progress.end_of_data_written.is_some() && !(unread && self.peer().is_unix());
+        SessionError { peer: self.name.clone(), protocol: self.protocol, stage, cause, end_of_data_written }
+    }
+
+    /// Whether another transaction may follow, as far as limits and stray bytes go.
+    pub fn may_be_kept(&self, transport: &Transport) -> bool {
+        let limit = self.offered.mail_max.unwrap_or(u32::MAX).min(transport.max_use);
+        transport.cache_connection && self.uses < limit && !self.link.has_surplus()
+    }
+
+    /// Says QUIT and waits for the answer, unless work is waiting or nobody cares for it.
+    pub fn quit(&mut self, transport: &Transport, work_is_waiting: &dyn Fn() -> bool) {
+        let deadline = Instant::now() + transport.timeouts.quit.get();
+        let mut command = Vec::new();
+        smtp::plain(&mut command, "QUIT");
+        // A server that has gone needs no goodbye.
+        if self.link.write_commands(&command, Instant::now() + QUIT_PAUSE).is_err()
+            || transport.skip_quit_response
+        {
+            return;
+        }
+        while Instant::now() < deadline && !work_is_waiting() && !self.link.is_readable(QUIT_PAUSE) {}
+    }
+}
+
+impl Progress {
+    /// Until when the reply of `stage` is awaited.
+    ///
+    /// Once the end of data is written, a pipelining server may hold back every reply until the message is
+    /// stored. And Dovecot sends none of its replies to the end of data before it has stored the message for the
+    /// last recipient: so these share a deadline, and each that arrives leaves the next its full time.
+    fn deadline(&self, stage: Stage, transaction: &Transaction<'_, '_>, transport: &Transport) -> Instant {
+        let now = Instant::now();
+        match self.shared_deadline {
+            None => now + transport.timeouts.at(stage).get(),
+            Some(shared) if transaction.awaits_end_of_data() => {
+                shared.max(now + transport.timeouts.data_done.get())
+            }
+            Some(_) => now + transport.timeouts.data_done.get(),
+        }
+    }
+}
+
+/// Time for `size` octets at `rate` octets a second; without a rate, as good as for ever.
+fn slowest(size: u64, rate: u64) -> Duration {
+    Duration::from_secs(size.checked_div(rate).unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX)))
+}
+
+/// Tells reading the message from writing it to the peer.
+struct WriteError(Cause);
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        Self(Cause::LocalData(error))
+    }
+}
+
+impl From<Cause> for WriteError {
+    fn from(cause: Cause) -> Self {
+        Self(cause)
+    }
+}

@@ -1,0 +1,206 @@
+//! One socket: replies in, bytes out, each within a deadline.
+//!
+//! - Owns: the socket, its timeouts, and bytes that were read and not used yet.
+//! - Leaves to others: what is awaited and for how long (`connection`).
+//! - Always true: a peer that drips bytes cannot stretch a deadline, because each read gets what is left of it.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::Socket;
+
+use super::peer::Peer;
+use crate::smtp::{BadReply, Cause, Reply, parse_reply};
+
+const READ_SIZE: usize = 4096;
+
+/// A connected socket.
+#[derive(Debug)]
+pub struct Link {
+    socket: Socket,
+    peer: Peer,
+    /// Read and not used yet, from `used` on.
+    input: Vec<u8>,
+    used: usize,
+    receive_timeout: Duration,
+    send_timeout: Duration,
+    /// Log what goes to and fro: 1 for replies, 2 for commands too.
+    debug_level: usize,
+}
+
+/// A write that failed, or the peer's early word on it.
+pub type Written = Result<(), Cause>;
+
+impl Link {
+    /// Takes a connected socket; `debug_level` over 0 logs the conversation.
+    pub fn new(socket: Socket, peer: Peer, debug_level: usize) -> Self {
+        Self {
+            socket,
+            peer,
+            input: Vec::new(),
+            used: 0,
+            receive_timeout: Duration::ZERO,
+            send_timeout: Duration::ZERO,
+            debug_level,
+        }
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Octets that can be written without the peer reading: half of the send buffer, since the kernel counts its
+    /// bookkeeping in.
+    pub fn flight_size(&self) -> usize {
+        self.socket.send_buffer_size().unwrap_or(0).max(2 * READ_SIZE) / 2
+    }
+
+    /// Reads one reply, until `deadline`.
+    pub fn read_reply(&mut self, deadline: Instant) -> Result<Reply, Cause> {
+        loop {
+            if let Some(reply) = self.buffered_reply()? {
+                return Ok(reply);
+            }
+            self.fill(deadline)?;
+        }
+    }
+
+    /// A reply that has arrived whole already.
+    pub fn buffered_reply(&mut self) -> Result<Option<Reply>, Cause> {
+        let Some((reply, length)) = parse_reply(&self.input[self.used..]).map_err(Cause::BadReply)? else {
+            return Ok(None);
+        };
+        self.used += length;
+        if self.used == self.input.len() {
+            self.input.clear();
+            self.used = 0;
+        }
+        if self.debug_level > 0 {
+            log::info!("{}: < {}", self.peer.relay(), reply.one_line());
+        }
+        Ok(Some(reply))
+    }
+
+    /// Whether bytes have been read that answer nothing.
+    pub fn has_surplus(&self) -> bool {
+        self.used < self.input.len()
+    }
+
+    fn fill(&mut self, deadline: Instant) -> Result<(), Cause> {
+        if self.used > 0 {
+            self.input.drain(..self.used);
+            self.used = 0;
+        }
+        self.limit_reading(deadline)?;
+        let start = self.input.len();
+        self.input.resize(start + READ_SIZE, 0);
+        let read = self.socket.read(&mut self.input[start..]);
+        self.input.truncate(start + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => Err(Cause::LostConnection),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) if is_timeout(&error) => Err(Cause::TimedOut),
+            Err(error) => Err(Cause::Io(error)),
+        }
+    }
+
+    fn limit_reading(&mut self, deadline: Instant) -> Result<(), Cause> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Cause::TimedOut);
+        }
+        if differs(self.receive_timeout, left) {
+            self.socket.set_read_timeout(Some(at_least_a_tick(left))).map_err(Cause::Io)?;
+            self.receive_timeout = left;
+        }
+        Ok(())
+    }
+
+    fn limit_writing(&mut self, left: Duration) -> Result<(), Cause> {
+        if left.is_zero() {
+            return Err(Cause::TimedOut);
+        }
+        if differs(self.send_timeout, left) {
+            self.socket.set_write_timeout(Some(at_least_a_tick(left))).map_err(Cause::Io)?;
+            self.send_timeout = left;
+        }
+        Ok(())
+    }
+
+    /// Writes command lines, until `deadline`.
+    pub fn write_commands(&mut self, commands: &[u8], deadline: Instant) -> Written {
+        self.log_commands(commands);
+        self.write(commands, Duration::MAX, deadline)
+    }
+
+    /// Writes content: each progress may take `progress`, the whole until `deadline`.
+    pub fn write_content(&mut self, content: &[u8], progress: Duration, deadline: Instant) -> Written {
+        self.write(content, progress, deadline)
+    }
+
+    fn write(&mut self, mut bytes: &[u8], progress: Duration, deadline: Instant) -> Written {
+        while !bytes.is_empty() {
+            self.limit_writing(deadline.saturating_duration_since(Instant::now()).min(progress))?;
+            match self.socket.write(bytes) {
+                Ok(0) => return Err(Cause::LostConnection),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => return Err(Cause::TimedOut),
+                Err(error) => return Err(Cause::Io(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs command lines that go out together with content.
+    pub fn log_commands(&self, commands: &[u8]) {
+        if self.debug_level > 1 {
+            for line in String::from_utf8_lossy(commands).lines() {
+                log::info!("{}: > {line}", self.peer.relay());
+            }
+        }
+    }
+
+    /// Whether anything can be read, the end of file included, within `wait`.
+    pub fn is_readable(&self, wait: Duration) -> bool {
+        let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+        let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
+        // A poll that fails says nothing good about the socket.
+        self.has_surplus()
+            || rustix::event::poll(&mut descriptors, Some(&timeout)).map_or(true, |ready| ready > 0)
+    }
+
+    /// What the peer said before it stopped reading: replies that are there without waiting for more.
+    pub fn early_reply(&mut self) -> Result<Option<Reply>, Cause> {
+        loop {
+            match self.buffered_reply()? {
+                Some(reply) => return Ok(Some(reply)),
+                None if !self.is_readable(Duration::ZERO) => return Ok(None),
+                None => self.fill(Instant::now() + Duration::from_secs(1))?,
+            }
+        }
+    }
+}
+
+impl From<BadReply> for Cause {
+    fn from(bad: BadReply) -> Self {
+        Self::BadReply(bad)
+    }
+}
+
+/// To a socket, zero means "wait for ever".
+fn at_least_a_tick(left: Duration) -> Duration {
+    left.max(Duration::from_millis(1))
+}
+
+/// Whether a timeout is worth setting anew: a system call for each read would buy a precision nobody needs.
+fn differs(set: Duration, wanted: Duration) -> bool {
+    set.abs_diff(wanted) > wanted / 50
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
