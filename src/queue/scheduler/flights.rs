@@ -1,0 +1,200 @@
+//! Batches in flight: handed out, asked back, ended, lost.
+//!
+//! - Owns: the counts of what is in flight, and what the end of a batch means for its destination.
+//! - Leaves to others: which batch is next (`dispatch`), how long a rest lasts (`condition`).
+//! - Always true: what is counted when a batch is handed out is counted back exactly once, however it ends.
+
+use super::place::Cut;
+use super::pool::{Asked, Flight, Key, Mail};
+use super::{Action, BatchEnd, Health, Scheduler, WorkerId};
+use crate::mail::Batch;
+
+impl Scheduler {
+    /// Gives a batch to a worker: to run at once if it is idle, else into its mailbox.
+    pub(super) fn hand_out(&mut self, key: Key, id: WorkerId, cut: Cut) {
+        let Cut { batch, addresses } = cut;
+        let (Some(place), Some(worker)) = (self.places.get_mut(&key), self.pool.get_mut(id)) else { return };
+        let message = batch.envelope().id;
+        self.serial += 1;
+        place.in_flight += 1;
+        place.carried += addresses.len();
+        place.condition.started(self.serial);
+        if let Some(job) = self.jobs.get_mut(&message) {
+            job.flights += 1;
+            if !place.has_lot(message) {
+                job.places.remove(&key);
+            }
+        }
+        let flight = Flight { id: message, place: key, addresses, serial: self.serial };
+        match &worker.running {
+            None => {
+                place.open_mailboxes.insert(flight.serial, id);
+                worker.running = Some(flight);
+            }
+            Some(running) => {
+                place.open_mailboxes.remove(&running.serial);
+                place.mailed.insert(flight.serial, id);
+                worker.mail = Some(Mail { flight, asked: None });
+            }
+        }
+        self.actions.push(Action::Assign { worker: id, batch });
+    }
+
+    /// Asks for the batch in a mailbox.
+    pub(super) fn ask_back(&mut self, id: WorkerId, why: Asked) {
+        if !self.pool.ask(id, why) {
+            return;
+        }
+        if let Some(mail) = self.pool.get_mut(id).and_then(|worker| worker.mail.as_ref())
+            && let Some(place) = self.places.get_mut(&mail.flight.place)
+        {
+            place.mailed.remove(&mail.flight.serial);
+        }
+        self.actions.push(Action::TakeBack { worker: id });
+    }
+
+    pub(super) fn end(&mut self, id: WorkerId, end: BatchEnd) {
+        let mail = self.pool.take_mail(id);
+        let Some(worker) = self.pool.get_mut(id) else { return };
+        let Some(flight) = worker.running.take() else { return };
+        let Some(place) = self.places.get_mut(&flight.place) else { return };
+        place.open_mailboxes.remove(&flight.serial);
+        if let Some(Mail { flight: next, .. }) = mail {
+            place.mailed.remove(&next.serial);
+            place.open_mailboxes.insert(next.serial, id);
+            worker.running = Some(next);
+        } else {
+            self.pool.set_idle(id, end.cached.then(|| place.destination.clone()));
+        }
+        self.learn(&flight, end.destination);
+    }
+
+    /// What the end of a batch means for its destination and its recipients.
+    fn learn(&mut self, flight: &Flight, health: Health) {
+        let (key, serial, now, last) = (flight.place, flight.serial, self.now, self.serial);
+        let Some(place) = self.places.get_mut(&key) else { return };
+        let holds_back = match &health {
+            Health::Reached => {
+                place.condition.reached(serial);
+                false
+            }
+            Health::Failed(reason) => {
+                let longest = self.settings.minimal_backoff_time;
+                place.condition.failed(serial, reason.clone(), now, last, longest)
+            }
+            Health::Busy(_) => place.condition.busy(serial, now, last),
+            Health::Untouched => false,
+        };
+        place.condition.untouched(serial);
+        if let Health::Busy(batch) = health {
+            self.put_back(flight, batch);
+        } else {
+            self.land(flight);
+        }
+        if holds_back {
+            self.hold_back(key);
+        }
+        self.refresh(key);
+    }
+
+    /// A destination rests or pauses: nothing more is to be started there, nor to stay in a mailbox.
+    fn hold_back(&mut self, key: Key) {
+        let Some(place) = self.places.get_mut(&key) else { return };
+        let timer = place.condition.until();
+        for id in std::mem::take(&mut place.mailed).into_values() {
+            self.ask_back(id, Asked::ToWait);
+        }
+        self.set_timer(key, timer);
+        self.suspend(key);
+    }
+
+    pub(super) fn take_back(&mut self, id: WorkerId, batch: Batch) {
+        let is_it = |flight: &Flight| {
+            flight.id == batch.envelope().id && flight.addresses.len() == batch.recipients().len()
+        };
+        let Some(worker) = self.pool.get_mut(id) else { return };
+        if let Some(asked) = worker.mail.as_ref().filter(|mail| is_it(&mail.flight)).map(|mail| mail.asked) {
+            let Some(mail) = self.pool.take_mail(id) else { return };
+            self.reopen_mailbox(id, &mail.flight);
+            let key = mail.flight.place;
+            self.release_probe(&mail.flight);
+            self.put_back(&mail.flight, batch);
+            self.suspend(key);
+            self.refresh(key);
+            if asked == Some(Asked::ForWorker) {
+                // The idle worker was found in its turn: without this it would lose that to the next in line.
+                self.list_first(key);
+            }
+        } else if let Some(flight) = worker.running.take_if(|flight| is_it(flight)) {
+            // What ran before has ended, and the batch was taken before the worker came to it.
+            self.pool.set_idle(id, None);
+            let key = flight.place;
+            if let Some(place) = self.places.get_mut(&key) {
+                place.open_mailboxes.remove(&flight.serial);
+            }
+            self.release_probe(&flight);
+            self.put_back(&flight, batch);
+            self.suspend(key);
+            self.refresh(key);
+        }
+    }
+
+    fn reopen_mailbox(&mut self, id: WorkerId, mail: &Flight) {
+        let running = self.pool.get_mut(id).and_then(|worker| worker.running.as_ref());
+        if let Some(place) = self.places.get_mut(&mail.place) {
+            place.mailed.remove(&mail.serial);
+            place.open_mailboxes.extend(running.map(|running| (running.serial, id)));
+        }
+    }
+
+    fn release_probe(&mut self, flight: &Flight) {
+        if let Some(place) = self.places.get_mut(&flight.place) {
+            place.condition.untouched(flight.serial);
+        }
+    }
+
+    pub(super) fn lose(&mut self, id: WorkerId) {
+        let Some((running, mail)) = self.pool.lose(id) else { return };
+        for flight in running.into_iter().chain(mail.map(|mail| mail.flight)) {
+            if let Some(place) = self.places.get_mut(&flight.place) {
+                place.open_mailboxes.remove(&flight.serial);
+                place.mailed.remove(&flight.serial);
+            }
+            self.release_probe(&flight);
+            self.land(&flight);
+            self.refresh(flight.place);
+        }
+    }
+
+    /// A batch is no longer in flight, and its recipients are settled.
+    fn land(&mut self, flight: &Flight) {
+        self.leave(flight);
+        if let Some(place) = self.places.get_mut(&flight.place) {
+            place.release(&flight.addresses);
+        }
+        self.settle(flight.id, flight.addresses.len());
+    }
+
+    /// A batch is no longer in flight, and its recipients wait again, unless the message was withdrawn.
+    fn put_back(&mut self, flight: &Flight, batch: Batch) {
+        let Some(job) = self.jobs.get_mut(&flight.id).filter(|job| !job.withdrawn) else {
+            self.land(flight);
+            return;
+        };
+        job.places.insert(flight.place);
+        self.leave(flight);
+        if let Some(place) = self.places.get_mut(&flight.place) {
+            place.put_back(batch);
+        }
+    }
+
+    fn leave(&mut self, flight: &Flight) {
+        if let Some(place) = self.places.get_mut(&flight.place) {
+            place.in_flight -= 1;
+            place.carried -= flight.addresses.len();
+        }
+        if let Some(job) = self.jobs.get_mut(&flight.id) {
+            job.flights -= 1;
+        }
+    }
+}
