@@ -1,0 +1,468 @@
+//! The queue directory: what lies where, with which modes, and how a message moves.
+//!
+//! - Owns: the open directories, the lock, and every rename and unlink of a message.
+//! - Leaves to others: what is in a queue file (`queue_file`), how one comes into being (`submit`, `pickup`).
+//! - Always true: everything is done relative to directories that are open, so it works after chroot and when
+//!   somebody renames the tree; no symbolic link below the queue directory is followed; a name that exists is
+//!   never overwritten.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::io::Errno;
+
+use super::fifo::JobFifo;
+use crate::mail::QueueId;
+
+/// Where a message can be. A rename moves it from one place to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Dropped by anybody, not looked at yet.
+    Incoming,
+    /// In the queue, to be delivered now.
+    Active,
+    /// To be tried again when its modification time has come.
+    Deferred,
+    /// Set aside until somebody releases it.
+    Hold,
+    /// Not readable as a message; kept for somebody to look at.
+    Corrupt,
+    /// Being written.
+    Tmp,
+}
+
+impl Place {
+    /// All of them, in the order in which they are made.
+    pub const ALL: [Self; 6] =
+        [Self::Incoming, Self::Active, Self::Deferred, Self::Hold, Self::Corrupt, Self::Tmp];
+    /// Those in which a message with an ID stays.
+    const QUEUES: [Self; 4] = [Self::Active, Self::Deferred, Self::Hold, Self::Corrupt];
+
+    /// The directory's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Incoming => "incoming",
+            Self::Active => "active",
+            Self::Deferred => "deferred",
+            Self::Hold => "hold",
+            Self::Corrupt => "corrupt",
+            Self::Tmp => "tmp",
+        }
+    }
+
+    /// The mode it is made with, and beyond which it is unsafe. In `incoming` anyone may drop a file and nobody
+    /// but the agent may list; the sticky bit keeps users from touching each other's files, and the set-group-ID
+    /// bit gives those files the agent's group, so that mode 0640 lets the agent read them.
+    fn mode(self) -> (u32, u32) {
+        match self {
+            Self::Incoming => (0o3733, 0o3733),
+            // A site may let its mail administrators look (0750); nobody else writes here.
+            _ => (0o700, 0o2750),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a queue directory cannot be used. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// A system call failed.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// The verb.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody could read, forge or lose mail here.
+    #[error("{} is unsafe as part of the mail queue: {why}", path.display())]
+    Unsafe {
+        /// What.
+        path: PathBuf,
+        /// The reason, and what would repair it.
+        why: String,
+    },
+    /// There is no queue.
+    #[error("there is no mail queue in {}: \"lastmile agent\" makes one when it starts", .0.display())]
+    NoQueue(PathBuf),
+    /// Another process holds the lock.
+    #[error("the queue {} is in use by another process{holder}: one agent per queue", path.display())]
+    Locked {
+        /// The queue directory.
+        path: PathBuf,
+        /// ` (pid N)`, where the lock file tells.
+        holder: String,
+    },
+}
+
+/// An open directory of the queue.
+#[derive(Debug)]
+pub(super) struct Directory {
+    fd: OwnedFd,
+    /// A directory that we may not list was opened as a path only: names can be made in it, but it can be
+    /// neither listed nor synced.
+    readable: bool,
+}
+
+impl Directory {
+    fn open(parent: BorrowedFd<'_>, name: &str) -> Result<Self, Errno> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(parent, name, flags | OFlags::RDONLY, Mode::empty()) {
+            Ok(fd) => Ok(Self { fd, readable: true }),
+            Err(Errno::ACCESS) => {
+                let fd = rustix::fs::openat(parent, name, flags | OFlags::PATH, Mode::empty())?;
+                Ok(Self { fd, readable: false })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the names in it durable, where we may open it.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        if self.readable {
+            rustix::fs::fsync(&self.fd)?;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The queue directory, open. Shared by all threads.
+#[derive(Debug)]
+pub struct Spool {
+    path: PathBuf,
+    root: OwnedFd,
+    places: [Directory; 6],
+    /// The owner of `active/`: whose queue this is.
+    owner: Uid,
+    group: Gid,
+    jobs: Option<JobFifo>,
+}
+
+/// Held as long as this process may move messages about.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Spool {
+    /// Opens the queue for an agent: makes what is missing, checks what is there, takes the lock and opens the
+    /// job FIFO. `owner` is the user and group that the agent will run as; `None`: the present ones. Needs root if
+    /// that is somebody else. Call it before privileges are dropped and before chroot.
+    pub fn prepare(path: &Path, owner: Option<(Uid, Gid)>) -> Result<(Self, Lock), SpoolError> {
+        let owner = owner.unwrap_or_else(|| (rustix::process::geteuid(), rustix::process::getegid()));
+        let root = make_root(path, owner)?;
+        for place in Place::ALL {
+            make_place(path, root.as_fd(), place, owner)?;
+        }
+        let mut spool = Self::from_root(path, root)?;
+        // The lock comes before the FIFO: a second agent must not even look at jobs.
+        let lock = spool
+            .lock_for(Some(owner))?
+            .ok_or_else(|| SpoolError::Locked { path: path.to_owned(), holder: spool.lock_holder() })?;
+        spool.jobs = Some(JobFifo::open_or_make(&spool, owner)?);
+        Ok((spool, lock))
+    }
+
+    /// Opens a queue that exists: for commands and submitters, who may be allowed to do no more than drop
+    /// messages into `incoming/`.
+    pub fn open(path: &Path) -> Result<Self, SpoolError> {
+        match rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(root) => Self::from_root(path, root),
+            Err(Errno::NOENT) => Err(SpoolError::NoQueue(path.to_owned())),
+            Err(error) => Err(io_error("open the queue directory", path, error)),
+        }
+    }
+
+    fn from_root(path: &Path, root: OwnedFd) -> Result<Self, SpoolError> {
+        let open = |place: Place| match Directory::open(root.as_fd(), place.name()) {
+            Ok(directory) => Ok(directory),
+            Err(Errno::NOENT) => Err(SpoolError::NoQueue(path.to_owned())),
+            Err(error) => Err(io_error("open", &path.join(place.name()), error)),
+        };
+        let [a, b, c, d, e, f] = Place::ALL.map(open);
+        let places = [a?, b?, c?, d?, e?, f?];
+        let [_, active, ..] = &places;
+        let stat = rustix::fs::fstat(active)
+            .map_err(|error| io_error("examine", &path.join(Place::Active.name()), error))?;
+        let (owner, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        Ok(Self { path: path.to_owned(), root, places, owner, group, jobs: None })
+    }
+
+    /// Where the queue is, as it was named. For messages: after chroot nothing is found there.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The user and group whose queue this is. Root becomes them before it touches anything here.
+    pub fn owner(&self) -> (Uid, Gid) {
+        (self.owner, self.group)
+    }
+
+    /// Whether we may put messages into `active/` ourselves: the queue's owner may, everyone else drops them.
+    pub fn is_ours(&self) -> bool {
+        rustix::process::geteuid() == self.owner
+    }
+
+    /// The job FIFO; only [`Spool::prepare`] opens it.
+    pub fn jobs(&self) -> Option<&JobFifo> {
+        self.jobs.as_ref()
+    }
+
+    /// Takes the agent's lock for a queue command; `None` while an agent (or another command) holds it.
+    pub fn lock(&self) -> Result<Option<Lock>, SpoolError> {
+        self.lock_for(None)
+    }
+
+    fn lock_for(&self, owner: Option<(Uid, Gid)>) -> Result<Option<Lock>, SpoolError> {
+        let path = self.path.join(LOCK_NAME);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = rustix::fs::openat(&self.root, LOCK_NAME, flags, Mode::from(0o600))
+            .map(File::from)
+            .map_err(|error| io_error("open the lock file", &path, error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(io_error("lock", &path, error)),
+        }
+        // Whoever made it, the queue's owner must be able to open it again.
+        let (user, group) = owner.unwrap_or((self.owner, self.group));
+        if rustix::process::geteuid().is_root() {
+            rustix::fs::fchown(&file, Some(user), Some(group))
+                .map_err(|error| io_error("change the owner of", &path, error))?;
+        }
+        // The number is for people who wonder who holds the lock; the lock itself does not need it.
+        let pid = format!("{}\n", std::process::id());
+        file.set_len(0)
+            .and_then(|()| file.write_all(pid.as_bytes()))
+            .map_err(|error| io_error("write", &path, error))?;
+        Ok(Some(Lock { _file: file }))
+    }
+
+    /// ` (pid N)` of who holds the lock, as far as its file tells.
+    fn lock_holder(&self) -> String {
+        let mut text = String::new();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let read = rustix::fs::openat(&self.root, LOCK_NAME, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|fd| File::from(fd).take(32).read_to_string(&mut text));
+        match (read, text.trim().parse::<u32>()) {
+            (Ok(_), Ok(pid)) => format!(" (pid {pid})"),
+            _ => String::new(),
+        }
+    }
+
+    /// Where the message is now. Looks twice, because it may move against the direction in which we look.
+    pub fn find(&self, id: QueueId) -> io::Result<Option<Place>> {
+        for place in Place::QUEUES.into_iter().chain(Place::QUEUES) {
+            match rustix::fs::statat(self.at(place), id.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => return Ok(Some(place)),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves a message; `false` if it was not there. An error if there is one of this name in `to` already.
+    pub fn move_to(&self, id: QueueId, from: Place, to: Place) -> io::Result<bool> {
+        match self.rename_new(from, id.as_str().as_ref(), to, id.as_str().as_ref()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a message and what `deferred/ID.log` says about it; `false` if it was not there. The log goes
+    /// last: one without a message is found and removed at the next start, a message without its log would have
+    /// lost its history.
+    pub fn remove(&self, id: QueueId, place: Place) -> io::Result<bool> {
+        let was_there = self.unlink(place, id.as_str().as_ref())?;
+        if was_there {
+            self.remove_log(id)?;
+        }
+        Ok(was_there)
+    }
+
+    /// Octets free for us on the queue's file system.
+    pub fn free_space(&self) -> io::Result<u64> {
+        let stat =
+            rustix::fs::fstatvfs(self.at(Place::Active)).or_else(|_| rustix::fs::fstatvfs(&self.root))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    pub(super) fn at(&self, place: Place) -> &Directory {
+        let [incoming, active, deferred, hold, corrupt, tmp] = &self.places;
+        match place {
+            Place::Incoming => incoming,
+            Place::Active => active,
+            Place::Deferred => deferred,
+            Place::Hold => hold,
+            Place::Corrupt => corrupt,
+            Place::Tmp => tmp,
+        }
+    }
+
+    /// For messages: the path of a name, as the queue was named.
+    pub(super) fn path_of(&self, place: Place, name: &OsStr) -> PathBuf {
+        self.path.join(place.name()).join(name)
+    }
+
+    /// Opens a file that exists, never through a symbolic link, and without waiting for a FIFO's other end.
+    pub(super) fn open_file(&self, place: Place, name: &OsStr, write: bool) -> Result<File, Errno> {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        rustix::fs::openat(self.at(place), name, flags, Mode::empty()).map(File::from)
+    }
+
+    /// Makes a file that must not exist yet. The mode is set apart from the umask, which might take away the
+    /// group's right to read, and with it the agent's.
+    pub(super) fn create_file(&self, place: Place, name: &OsStr, mode: u32) -> Result<File, Errno> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.at(place), name, flags, Mode::from(mode & 0o600))?;
+        if mode & 0o077 != 0 {
+            rustix::fs::fchmod(&fd, Mode::from(mode)).inspect_err(|_| {
+                let _ = rustix::fs::unlinkat(self.at(place), name, AtFlags::empty());
+            })?;
+        }
+        Ok(File::from(fd))
+    }
+
+    /// Renames without ever overwriting.
+    pub(super) fn rename_new(&self, from: Place, old: &OsStr, to: Place, new: &OsStr) -> Result<(), Errno> {
+        let (from, to) = (self.at(from), self.at(to));
+        match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+            // Some network file systems cannot do it in one step. Names are random and made by us alone, so that
+            // looking first is nearly as good.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                match rustix::fs::statat(to, new, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(_) => Err(Errno::EXIST),
+                    Err(Errno::NOENT) => rustix::fs::renameat(from, old, to, new),
+                    Err(error) => Err(error),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Unlinks; `false` if it was not there.
+    pub(super) fn unlink(&self, place: Place, name: &OsStr) -> io::Result<bool> {
+        match rustix::fs::unlinkat(self.at(place), name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+const LOCK_NAME: &str = "agent.lock";
+
+pub(super) fn io_error(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> SpoolError {
+    SpoolError::Io { doing, path: path.to_owned(), source: source.into() }
+}
+
+fn unsafe_path(path: &Path, why: String) -> SpoolError {
+    SpoolError::Unsafe { path: path.to_owned(), why }
+}
+
+/// Makes or checks the queue directory itself: everyone must get through it, only its owner may write to it.
+fn make_root(path: &Path, (user, group): (Uid, Gid)) -> Result<OwnedFd, SpoolError> {
+    let made = match rustix::fs::mkdir(path, Mode::from(0o755)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(error) => return Err(io_error("make the queue directory", path, error)),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| io_error("open the queue directory", path, error))?;
+    if made {
+        set_owner_and_mode(path, root.as_fd(), (user, group), 0o755)?;
+    }
+    let stat = rustix::fs::fstat(&root).map_err(|error| io_error("examine", path, error))?;
+    if stat.st_uid != user.as_raw() && stat.st_uid != 0 {
+        let why = format!("it belongs to uid {}, not to root or uid {}", stat.st_uid, user.as_raw());
+        return Err(unsafe_path(path, why));
+    }
+    if stat.st_mode & 0o022 != 0 {
+        let why =
+            format!("others than its owner may write to it (mode {:04o}; chmod go-w)", stat.st_mode & 0o7777);
+        return Err(unsafe_path(path, why));
+    }
+    Ok(root)
+}
+
+/// Makes or checks one directory of the queue.
+fn make_place(queue: &Path, root: BorrowedFd<'_>, place: Place, owner: (Uid, Gid)) -> Result<(), SpoolError> {
+    let path = queue.join(place.name());
+    let (mode, loosest) = place.mode();
+    let made = match rustix::fs::mkdirat(root, place.name(), Mode::from(0o700)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(error) => return Err(io_error("make", &path, error)),
+    };
+    let directory = match Directory::open(root, place.name()) {
+        Ok(directory) => directory,
+        // A symbolic link or a file where a directory should be.
+        Err(Errno::NOTDIR | Errno::LOOP) => return Err(unsafe_path(&path, "it is not a directory".into())),
+        Err(error) => return Err(io_error("open", &path, error)),
+    };
+    if made {
+        set_owner_and_mode(&path, directory.as_fd(), owner, mode)?;
+    }
+    let [stat, root] = [rustix::fs::fstat(&directory), rustix::fs::fstat(root)];
+    let (stat, root) =
+        stat.and_then(|a| Ok((a, root?))).map_err(|error| io_error("examine", &path, error))?;
+    if stat.st_uid != owner.0.as_raw() {
+        let why = format!("it belongs to uid {}, not to the agent's, {}", stat.st_uid, owner.0.as_raw());
+        return Err(unsafe_path(&path, why));
+    }
+    if stat.st_dev != root.st_dev {
+        let why = "it is another file system than the queue directory, so that no rename could reach it";
+        return Err(unsafe_path(&path, why.into()));
+    }
+    check_mode(&path, place, stat.st_mode & 0o7777, mode, loosest)
+}
+
+/// Stricter than `loosest` is fine: a site may let only one group submit.
+fn check_mode(path: &Path, place: Place, found: u32, mode: u32, loosest: u32) -> Result<(), SpoolError> {
+    let shared = place == Place::Incoming && found & 0o022 != 0;
+    let lacks = if shared { found & 0o3700 != 0o3700 } else { found & 0o700 != 0o700 };
+    if lacks || found & !loosest != 0 {
+        let why = format!("its mode is {found:04o} (chmod {mode:04o} makes it right)");
+        return Err(unsafe_path(path, why));
+    }
+    Ok(())
+}
+
+/// Owner first: changing it may clear the set-group-ID bit.
+pub(super) fn set_owner_and_mode(
+    path: &Path,
+    fd: BorrowedFd<'_>,
+    (user, group): (Uid, Gid),
+    mode: u32,
+) -> Result<(), SpoolError> {
+    rustix::fs::fchown(fd, Some(user), Some(group))
+        .map_err(|error| io_error("change the owner of", path, error))?;
+    rustix::fs::fchmod(fd, Mode::from(mode)).map_err(|error| io_error("change the mode of", path, error))
+}

@@ -1,0 +1,176 @@
+//! Reply logs: what servers said about a message's recipients, attempt by attempt.
+//!
+//! - Owns: `deferred/ID.log`, JSON lines that are only ever appended to.
+//! - Leaves to others: what is shown of it (`cli`), what a bounce says (`notice`).
+//! - Always true: the log stays in `deferred/` wherever its message is, and goes with it. A torn or damaged line
+//!   costs itself only. No log takes more than [`LOG_SIZE_MAX`] for deferrals; refusals, of which each recipient
+//!   has at most one, are always kept, because the bounce needs their text.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::FileExt;
+
+use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::directory::{Place, Spool};
+use super::format::read_line;
+use crate::mail::{Address, EnhancedStatus, Outcome, QueueId, Recipient};
+
+/// Octets up to which deferrals are logged.
+pub const LOG_SIZE_MAX: u64 = 16 << 20;
+/// Octets of one line; a longer one is not ours.
+const LINE_LENGTH_MAX: usize = 64 << 10;
+/// Octets kept of a server's text.
+const TEXT_LENGTH_MAX: usize = 4096;
+
+/// What became of one recipient in one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedReply {
+    /// When, as in RFC 3339.
+    pub time: String,
+    /// The recipient's position.
+    pub recipient: u32,
+    /// The recipient's address.
+    pub address: Address,
+    /// `sent`, `deferred` or `bounced`.
+    pub outcome: String,
+    /// The enhanced status code.
+    pub dsn: EnhancedStatus,
+    /// One line in words, as in the log.
+    pub text: String,
+    /// The server's reply as it came, lines joined by LF; `None` where we decided ourselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+    /// The server that said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mta: Option<String>,
+}
+
+impl LoggedReply {
+    /// Puts a line together.
+    pub fn new(time: Timestamp, recipient: &Recipient, outcome: &Outcome, mta: Option<String>) -> Self {
+        let reason = outcome.reason();
+        Self {
+            time: time.to_string(),
+            recipient: recipient.position,
+            address: recipient.address.clone(),
+            outcome: outcome.word().to_owned(),
+            dsn: reason.status,
+            text: cut(&reason.text),
+            reply: reason.reply.as_deref().map(cut),
+            mta: mta.as_deref().map(cut),
+        }
+    }
+
+    fn is_refusal(&self) -> bool {
+        self.outcome == "bounced"
+    }
+}
+
+/// At most [`TEXT_LENGTH_MAX`] octets of a text, whole characters.
+fn cut(text: &str) -> String {
+    text.get(..text.floor_char_boundary(TEXT_LENGTH_MAX)).unwrap_or_default().to_owned()
+}
+
+/// A log, read from its start: whole lines that parse.
+#[derive(Debug)]
+pub struct ReplyLog {
+    reader: BufReader<File>,
+    line: Vec<u8>,
+}
+
+impl Iterator for ReplyLog {
+    type Item = io::Result<LoggedReply>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match read_line(&mut self.reader, LINE_LENGTH_MAX, &mut self.line) {
+                Ok(false) if self.line.is_empty() => return None,
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+            if let Ok(reply) = serde_json::from_slice(&self.line) {
+                return Some(Ok(reply));
+            }
+        }
+    }
+}
+
+impl Spool {
+    /// Appends to a message's log with one write, so that the lines of two workers do not mix. Deferrals are left
+    /// out when the log is full.
+    pub fn append_replies(&self, id: QueueId, replies: &[LoggedReply]) -> io::Result<()> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let deferred = self.at(Place::Deferred);
+        let mut file: File = rustix::fs::openat(deferred, log_name(id), flags, Mode::from(0o600))?.into();
+        let length = file.metadata()?.len();
+        let full = length >= LOG_SIZE_MAX;
+        let mut lines = Vec::new();
+        if ends_torn(&file, length)? {
+            lines.push(b'\n');
+        }
+        for reply in replies.iter().filter(|reply| !full || reply.is_refusal()) {
+            serde_json::to_writer(&mut lines, reply)?;
+            lines.push(b'\n');
+        }
+        file.write_all(&lines)
+    }
+
+    /// Reads a message's log; `None` if nothing was logged.
+    pub fn replies(&self, id: QueueId) -> io::Result<Option<ReplyLog>> {
+        match self.open_file(Place::Deferred, &log_name(id), false) {
+            Ok(file) => Ok(Some(ReplyLog { reader: BufReader::new(file), line: Vec::new() })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The last line about each of these recipients (positions in ascending order), as far as there is one.
+    pub fn last_replies(&self, id: QueueId, positions: &[u32]) -> io::Result<BTreeMap<u32, LoggedReply>> {
+        let mut last = BTreeMap::new();
+        for reply in self.replies(id)?.into_iter().flatten() {
+            let reply = reply?;
+            if positions.binary_search(&reply.recipient).is_ok() {
+                last.insert(reply.recipient, reply);
+            }
+        }
+        Ok(last)
+    }
+
+    /// Removes logs whose message is gone, at start. Returns whose they were.
+    pub fn remove_orphan_logs(&self) -> io::Result<Vec<QueueId>> {
+        let mut removed = Vec::new();
+        for entry in self.names(Place::Deferred)? {
+            let name = entry?.name;
+            let id = name.to_str().and_then(|name| name.strip_suffix(".log"));
+            let Some(id) = id.and_then(|id| id.parse::<QueueId>().ok()) else { continue };
+            if self.find(id)?.is_none() {
+                self.remove_log(id)?;
+                removed.push(id);
+            }
+        }
+        Ok(removed)
+    }
+
+    pub(super) fn remove_log(&self, id: QueueId) -> io::Result<()> {
+        self.unlink(Place::Deferred, &log_name(id)).map(drop)
+    }
+}
+
+/// A crash or a full disk may have left half a line.
+fn ends_torn(file: &File, length: u64) -> io::Result<bool> {
+    let mut last = *b"\n";
+    if let Some(at) = length.checked_sub(1) {
+        file.read_at(&mut last, at)?;
+    }
+    Ok(last != *b"\n")
+}
+
+fn log_name(id: QueueId) -> OsString {
+    format!("{id}.log").into()
+}

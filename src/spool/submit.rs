@@ -1,0 +1,425 @@
+//! Submission: how a message comes onto the disk, in an order that a crash at any instruction survives.
+//!
+//! - Owns: the order of writes. The file is written under an unfinished name, its head last; renamed to its final
+//!   name; then synced, and only then acknowledged.
+//! - Leaves to others: who may submit what (`cli`, `agent`, `pickup`), headers (`cli`).
+//! - Always true: a final name stands only for a file that was written to its end; the head, which carries the
+//!   content's size, is the last write, so a file that a power loss has cut fails its own measure; after an
+//!   error nothing half-queued stays.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
+
+use super::directory::{Place, Spool};
+use super::format::{self, FormatError, RECIPIENTS_MAX};
+use super::wire::Normaliser;
+use crate::mail::{BodyType, Envelope, QueueId, Recipient, Return, Sender};
+
+/// Octets of content read at a time.
+const CONTENT_READ: usize = 64 << 10;
+/// Names tried before we believe that something else is wrong.
+const NAMES_TRIED: usize = 3;
+
+/// A message that is to be queued. ID, arrival, body type and size are not the submitter's to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draft {
+    /// Whom it comes from.
+    pub sender: Sender,
+    /// To whom; their positions are set by their order here.
+    pub recipients: Vec<Recipient>,
+    /// Where it goes; `None`: routes decide. In a dropped file it counts only for trusted users.
+    pub nexthop: Option<String>,
+    /// The submitter's own name for it (RFC 3461), decoded.
+    pub envid: Option<String>,
+    /// What a bounce returns.
+    pub ret: Option<Return>,
+    /// Whether it is an internationalised message.
+    pub smtputf8: bool,
+    /// Who submits it: `uid=1000`, or the part of the program that wrote it.
+    pub origin: String,
+}
+
+/// What a submission must stay within.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubmitLimits {
+    /// Octets of the content in wire form; 0: no limit.
+    pub message_size_limit: u64,
+    /// Octets that must be free before a message is accepted.
+    pub minfree: u64,
+}
+
+/// Why a message was not queued. Each is one sentence, and nothing of the message is left in the queue.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// Too little room on the file system.
+    #[error(
+        "the message was not queued: {} has {free} octets free, less than the {wanted} that must stay free",
+        path.display()
+    )]
+    NoRoom {
+        /// The queue.
+        path: PathBuf,
+        /// Octets that are free.
+        free: u64,
+        /// Octets that are wanted.
+        wanted: u64,
+    },
+    /// The content is too large.
+    #[error("the message was not queued: it is larger than the {0} octets of message_size_limit")]
+    TooLarge(u64),
+    /// No recipients, or too many.
+    #[error("the message was not queued: it has {0} recipients, not 1 to {RECIPIENTS_MAX}")]
+    Recipients(usize),
+    /// A part of the envelope cannot be written: says which, and why.
+    #[error("the message was not queued: {0}")]
+    Envelope(String),
+    /// The submitter's end failed while the content was read from it.
+    #[error("the message was not queued: its content cannot be read: {0}")]
+    Content(io::Error),
+    /// The queue's end failed: disk full, file size limit, permission.
+    #[error("the message was not queued: cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// The verb.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl SubmitError {
+    /// Whether the message itself is at fault, so that trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::TooLarge(_) | Self::Recipients(_) | Self::Envelope(_) => true,
+            Self::NoRoom { .. } | Self::Content(_) | Self::Io { .. } => false,
+        }
+    }
+}
+
+impl Spool {
+    /// Queues a message: on return it is on disk for good. For the queue's owner; root must have become it.
+    pub fn submit(
+        &self,
+        draft: Draft,
+        content: &mut dyn Read,
+        limits: &SubmitLimits,
+    ) -> Result<QueueId, SubmitError> {
+        self.check_room(limits)?;
+        let id = self.new_id()?;
+        let (envelope, recipients) = envelope_of(draft, id)?;
+        let name = OsStr::new(id.as_str());
+        let file = self.create_unfinished(Place::Tmp, name, 0o600)?;
+        let written =
+            Unfinished::begin(file, envelope, count_of(&recipients)?, recipients.into_iter().map(Ok))
+                .and_then(|mut unfinished| {
+                    unfinished.add_content(content, limits)?;
+                    Ok(unfinished.file)
+                });
+        self.settle(written, (Place::Tmp, name), (Place::Active, name))?;
+        Ok(id)
+    }
+
+    /// Drops a message into `incoming/`, as anybody may; returns the name it has there. On return it is on disk,
+    /// and it is the agent's to pick up, at once or when one starts.
+    pub fn drop_incoming(
+        &self,
+        draft: Draft,
+        content: &mut dyn Read,
+        limits: &SubmitLimits,
+    ) -> Result<String, SubmitError> {
+        self.check_room(limits)?;
+        let (envelope, recipients) = envelope_of(draft, self.new_id()?)?;
+        // Nobody can list `incoming/`, and nobody can guess this either.
+        let name = format!("{:032x}", self.random().map(u128::from_ne_bytes)?);
+        let draft_name = OsString::from(format!(".{name}"));
+        let file = self.create_unfinished(Place::Incoming, &draft_name, 0o640)?;
+        let written =
+            Unfinished::begin(file, envelope, count_of(&recipients)?, recipients.into_iter().map(Ok))
+                .and_then(|mut unfinished| {
+                    unfinished.add_content(content, limits)?;
+                    Ok(unfinished.file)
+                });
+        self.settle(written, (Place::Incoming, &draft_name), (Place::Incoming, name.as_ref()))?;
+        Ok(name)
+    }
+
+    /// Publishes a file that was written to its end; after an error neither name stays.
+    fn settle(
+        &self,
+        written: Result<File, WriteError>,
+        (from, old): (Place, &OsStr),
+        (to, new): (Place, &OsStr),
+    ) -> Result<(), SubmitError> {
+        written
+            .map_err(|error| self.submit_error("write", from, old, error))
+            .and_then(|file| self.publish(&file, (from, old), (to, new)))
+            .inspect_err(|_| self.discard(from, old))
+    }
+
+    /// Gives a file its final name and makes both durable, in this order: so the sync of the file also covers the
+    /// rename on the journalling file systems, even for a submitter who may not open the directory to sync that
+    /// too. After an error only the old name stays.
+    pub(super) fn publish(
+        &self,
+        file: &File,
+        (from, old): (Place, &OsStr),
+        (to, new): (Place, &OsStr),
+    ) -> Result<(), SubmitError> {
+        self.rename_new(from, old, to, new)
+            .map_err(|error| self.io_failure("rename a message to", to, new, error))?;
+        file.sync_all().and_then(|()| self.at(to).sync()).map_err(|error| {
+            if self.rename_new(to, new, from, old).is_err() {
+                self.discard(to, new);
+            }
+            self.io_failure("write to disk", to, new, error)
+        })
+    }
+
+    /// Removes what a failed submission has left; what cannot be removed now is removed when it is old.
+    fn discard(&self, place: Place, name: &OsStr) {
+        let _ = self.unlink(place, name);
+    }
+
+    pub(super) fn check_room(&self, limits: &SubmitLimits) -> Result<(), SubmitError> {
+        if limits.minfree == 0 {
+            return Ok(());
+        }
+        let free = self.free_space().map_err(|source| SubmitError::Io {
+            doing: "ask for free space on",
+            path: self.path().to_owned(),
+            source,
+        })?;
+        if free < limits.minfree {
+            return Err(SubmitError::NoRoom { path: self.path().to_owned(), free, wanted: limits.minfree });
+        }
+        Ok(())
+    }
+
+    /// An ID that nobody has used: its time goes by the clock, its randomness by the kernel.
+    pub fn new_id(&self) -> Result<QueueId, SubmitError> {
+        let microseconds = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
+        Ok(QueueId::new(microseconds, u64::from_ne_bytes(self.random()?)))
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], SubmitError> {
+        let mut octets = [0; N];
+        for _ in 0..NAMES_TRIED {
+            match rustix::rand::getrandom(&mut octets, GetRandomFlags::empty()) {
+                Ok(length) if length == N => return Ok(octets),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(self.no_random(error)),
+            }
+        }
+        Err(self.no_random(Errno::INTR))
+    }
+
+    fn no_random(&self, error: Errno) -> SubmitError {
+        let path = self.path().to_owned();
+        SubmitError::Io { doing: "get random octets for a name in", path, source: error.into() }
+    }
+
+    fn create_unfinished(&self, place: Place, name: &OsStr, mode: u32) -> Result<File, SubmitError> {
+        self.create_file(place, name, mode).map_err(|error| self.io_failure("make", place, name, error))
+    }
+
+    pub(super) fn io_failure(
+        &self,
+        doing: &'static str,
+        place: Place,
+        name: &OsStr,
+        source: impl Into<io::Error>,
+    ) -> SubmitError {
+        SubmitError::Io { doing, path: self.path_of(place, name), source: source.into() }
+    }
+
+    pub(super) fn submit_error(
+        &self,
+        doing: &'static str,
+        place: Place,
+        name: &OsStr,
+        error: WriteError,
+    ) -> SubmitError {
+        match error {
+            WriteError::Disk(error) => self.io_failure(doing, place, name, error),
+            WriteError::Source(error) => SubmitError::Content(error),
+            WriteError::TooLarge(limit) => SubmitError::TooLarge(limit),
+            WriteError::Rejected(reason) => SubmitError::Envelope(reason),
+        }
+    }
+}
+
+/// The process lives on when a write would pass RLIMIT_FSIZE: the write then fails with EFBIG, and the submitter
+/// is told. Without this the kernel ends the process with SIGXFSZ. To be called once, before anything is queued.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    const SIGXFSZ: i32 = 25;
+    signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default()).map(drop)
+}
+
+fn count_of(recipients: &[Recipient]) -> Result<u32, SubmitError> {
+    match u32::try_from(recipients.len()) {
+        Ok(count @ 1..=RECIPIENTS_MAX) => Ok(count),
+        _ => Err(SubmitError::Recipients(recipients.len())),
+    }
+}
+
+/// The envelope of a draft; what its content decides is filled in later.
+pub(super) fn envelope_of(draft: Draft, id: QueueId) -> Result<(Envelope, Vec<Recipient>), SubmitError> {
+    count_of(&draft.recipients)?;
+    for (name, value) in [
+        ("nexthop", draft.nexthop.as_deref().unwrap_or("")),
+        ("envid", draft.envid.as_deref().unwrap_or("")),
+        ("origin", &draft.origin),
+    ] {
+        format::check_member(name, value).map_err(|error| SubmitError::Envelope(error.to_string()))?;
+    }
+    let envelope = Envelope {
+        id,
+        sender: draft.sender,
+        arrival: now(),
+        nexthop: draft.nexthop,
+        body: BodyType::SevenBit,
+        smtputf8: draft.smtputf8,
+        envid: draft.envid,
+        ret: draft.ret,
+        origin: draft.origin,
+        size: 0,
+    };
+    Ok((envelope, draft.recipients))
+}
+
+/// The time, to the microsecond: what a head and an ID hold.
+pub(super) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// Why a queue file could not be written.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// The file being written.
+    Disk(io::Error),
+    /// Where the message comes from.
+    Source(io::Error),
+    TooLarge(u64),
+    /// The message cannot be queued as it is, whoever tries.
+    Rejected(String),
+}
+
+impl From<FormatError> for WriteError {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::Io(error) => Self::Source(error),
+            other => Self::Rejected(other.to_string()),
+        }
+    }
+}
+
+/// A queue file that has its head, states and recipients, and lacks its content. Its head says so: `size` is null.
+pub(super) struct Unfinished {
+    pub(super) file: File,
+    pub(super) envelope: Envelope,
+    pub(super) count: u32,
+    /// Octets of the head's line, which the final head must fill exactly.
+    pub(super) head_length: usize,
+}
+
+impl Unfinished {
+    /// Writes everything but the content, and leaves room in the head for what is not known yet.
+    pub(super) fn begin(
+        file: File,
+        envelope: Envelope,
+        count: u32,
+        recipients: impl Iterator<Item = Result<Recipient, FormatError>>,
+    ) -> Result<Self, WriteError> {
+        let head_length = longest_head(&envelope, count)?;
+        let head = head_of(&envelope, count, None, head_length)?;
+        let mut writer = BufWriter::with_capacity(CONTENT_READ, &file);
+        let states = (|| {
+            writer.write_all(format::VERSION_LINE)?;
+            writer.write_all(&head)?;
+            writer.write_all(b"-")?;
+            io::copy(&mut io::repeat(b'P').take(count.into()), &mut writer)?;
+            writer.write_all(b"\n")
+        })();
+        states.map_err(WriteError::Disk)?;
+        let mut written = 0;
+        for recipient in recipients {
+            format::write_recipient(&mut writer, &recipient?).map_err(WriteError::Disk)?;
+            written += 1;
+        }
+        if written != count {
+            return Err(WriteError::Rejected(format!("it has {written} recipients, its head says {count}")));
+        }
+        writer.write_all(b"\n").and_then(|()| writer.flush()).map_err(WriteError::Disk)?;
+        drop(writer);
+        Ok(Self { file, envelope, count, head_length })
+    }
+
+    /// Appends the content in wire form, then writes the head with its size: one write, the last one. Reads at
+    /// most one piece more than the limit, however much the source grows meanwhile.
+    pub(super) fn add_content(
+        &mut self,
+        content: &mut dyn Read,
+        limits: &SubmitLimits,
+    ) -> Result<(), WriteError> {
+        let limit = limits.message_size_limit;
+        let mut normaliser = Normaliser::default();
+        let (mut input, mut output) = (vec![0; CONTENT_READ], Vec::with_capacity(CONTENT_READ + 1));
+        let mut size = 0;
+        loop {
+            let length = match content.read(&mut input) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(WriteError::Source(error)),
+            };
+            match input.get(..length) {
+                Some(piece) if length > 0 => normaliser.push(piece, &mut output),
+                _ => normaliser.finish(&mut output),
+            }
+            size += output.len() as u64;
+            if limit > 0 && size > limit {
+                return Err(WriteError::TooLarge(limit));
+            }
+            self.file.write_all(&output).map_err(WriteError::Disk)?;
+            output.clear();
+            if length == 0 {
+                break;
+            }
+        }
+        self.envelope.size = size;
+        self.envelope.body = if normaliser.eight_bit() { BodyType::EightBitMime } else { BodyType::SevenBit };
+        self.write_head()
+    }
+
+    fn write_head(&self) -> Result<(), WriteError> {
+        let head = head_of(&self.envelope, self.count, Some(self.envelope.size), self.head_length)?;
+        let at = format::VERSION_LINE.len() as u64;
+        self.file.write_all_at(&head, at).map_err(WriteError::Disk)
+    }
+}
+
+/// The longest that this head can get: its content decides body type and size, and who owns the file that is
+/// picked up decides the origin.
+fn longest_head(envelope: &Envelope, count: u32) -> Result<usize, WriteError> {
+    let mut longest = Envelope { body: BodyType::EightBitMime, ..envelope.clone() };
+    if longest.origin.len() < LONGEST_UID.len() {
+        longest.origin = LONGEST_UID.to_owned();
+    }
+    Ok(head_of(&longest, count, Some(u64::MAX), 0)?.len())
+}
+
+const LONGEST_UID: &str = "uid=4294967295";
+
+fn head_of(envelope: &Envelope, count: u32, size: Option<u64>, length: usize) -> Result<Vec<u8>, WriteError> {
+    format::head_bytes(envelope, count, size, length)
+        .ok_or_else(|| WriteError::Rejected("its envelope is too long for a queue file".into()))
+}
