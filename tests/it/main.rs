@@ -1,3 +1,6 @@
 //! Tests of the whole program.
 
-fn main() {}
+// A test that unwraps says where it fails; clippy allows that in unit tests only.
+#![allow(clippy::unwrap_used)]
+
+mod notice;
