@@ -1,1 +1,2 @@
-//! cli
+//! The commands.
+pub mod sendmail;

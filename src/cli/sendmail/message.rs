@@ -1,0 +1,456 @@
+//! The message on its way through: where it ends, who stands in its header, what its header lacks.
+//!
+//! - Owns: the end by a lone dot, reading the header, recipients for `-t`, removing Bcc and Return-Path, adding
+//!   Received, From, Date and Message-ID. PURE: bytes in, bytes out.
+//! - Leaves to others: line endings and size (`spool`), the body, which streams by.
+//! - Always true: at most [`HEADER_SIZE_MAX`] octets of a message are in memory, and a field is kept as it came,
+//!   octet by octet, or left out as a whole.
+
+use std::io::{self, BufRead, Read};
+
+use mail_builder::headers::Header as _;
+use mail_builder::headers::address::Address as HeaderAddress;
+
+use super::address_list::{self, BadList};
+use crate::mail::{Address, Sender};
+
+/// Octets of a header. Programs make ones of some kilobytes; only recipients of `-t` fill more.
+pub const HEADER_SIZE_MAX: u64 = 1 << 20;
+/// Octets of input that are looked at at a time.
+const PIECE: usize = 64 << 10;
+
+/// A message as sendmail reads it: with `until_dot`, a line with a lone dot ends it as the end of input does.
+pub struct Input<R> {
+    inner: R,
+    place: Place,
+    /// Octets that were read and not handed on yet.
+    ready: Vec<u8>,
+    given: usize,
+}
+
+/// Where in a line the input stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Dots are content, wherever they stand.
+    Anywhere,
+    LineStart,
+    /// After a dot that began a line.
+    Dot,
+    /// After that and a CR.
+    DotCr,
+    InLine,
+    Ended,
+}
+
+impl<R: BufRead> Input<R> {
+    /// Reads from `inner`.
+    pub fn new(inner: R, until_dot: bool) -> Self {
+        let place = if until_dot { Place::LineStart } else { Place::Anywhere };
+        Self { inner, place, ready: Vec::new(), given: 0 }
+    }
+
+    /// Takes the next piece; at the end nothing becomes ready.
+    fn fill(&mut self) -> io::Result<()> {
+        let piece = self.inner.fill_buf()?;
+        let mut rest = piece.get(..piece.len().min(PIECE)).unwrap_or_default();
+        let taken = rest.len();
+        if taken == 0 {
+            // A dot without a line end is a lone dot too.
+            self.place = Place::Ended;
+        }
+        while !rest.is_empty() && self.place != Place::Ended {
+            rest = step(&mut self.place, rest, &mut self.ready);
+        }
+        self.inner.consume(taken);
+        Ok(())
+    }
+}
+
+/// Moves some octets from the front of `input`, which is not empty, to `output`; returns what is left.
+fn step<'a>(place: &mut Place, input: &'a [u8], output: &mut Vec<u8>) -> &'a [u8] {
+    let (held, next): (&[u8], _) = match (*place, input) {
+        (Place::LineStart, [b'.', rest @ ..]) => {
+            *place = Place::Dot;
+            return rest;
+        }
+        (Place::Dot, [b'\r', rest @ ..]) => {
+            *place = Place::DotCr;
+            return rest;
+        }
+        (Place::Dot | Place::DotCr, [b'\n', ..]) => {
+            *place = Place::Ended;
+            return &[];
+        }
+        (Place::Dot, _) => (b".", Place::InLine),
+        (Place::DotCr, _) => (b".\r", Place::InLine),
+        (place, _) => (b"", place),
+    };
+    output.extend_from_slice(held);
+    let end = match next {
+        Place::Anywhere => None,
+        _ => memchr::memchr(b'\n', input),
+    };
+    let (line, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
+    output.extend_from_slice(line);
+    *place = match (next, end) {
+        (Place::Anywhere, _) => Place::Anywhere,
+        (_, Some(_)) => Place::LineStart,
+        (_, None) => Place::InLine,
+    };
+    rest
+}
+
+impl<R: BufRead> Read for Input<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.given == self.ready.len() && self.place != Place::Ended {
+            self.ready.clear();
+            self.given = 0;
+            self.fill()?;
+        }
+        let ready = self.ready.get(self.given..).unwrap_or_default();
+        let length = ready.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(ready) {
+            *to = *from;
+        }
+        self.given += length;
+        Ok(length)
+    }
+}
+
+/// Why a message cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BadMessage {
+    /// Its header does not end.
+    #[error("the header of the message is larger than {HEADER_SIZE_MAX} octets")]
+    HeaderTooLarge,
+    /// A field that should list recipients does not.
+    #[error("the {field} field of the message cannot be read: {why}")]
+    Recipients {
+        /// Its name.
+        field: String,
+        /// What is wrong.
+        why: BadList,
+    },
+    /// The input failed.
+    #[error("the message cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A message's header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    fields: Vec<Field>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Field {
+    name: String,
+    /// All lines of it with their ends, the name included.
+    raw: Vec<u8>,
+}
+
+/// What we add to a header; From, Date and Message-ID only where they are missing.
+#[derive(Clone, Debug)]
+pub struct Additions<'a> {
+    /// `myhostname`.
+    pub host: &'a str,
+    /// Who submits the message.
+    pub uid: u32,
+    /// The name of the submission.
+    pub id: &'a str,
+    /// Now, as a header has it.
+    pub date: &'a str,
+    /// The envelope sender.
+    pub sender: &'a Sender,
+    /// The sender's full name.
+    pub full_name: Option<&'a str>,
+    /// `myorigin`, for a message without sender.
+    pub origin: &'a str,
+}
+
+impl Header {
+    /// Reads a header, and the empty line after it. Also returns what was read of the body: a message may begin
+    /// with its body, or its body may follow the last field directly.
+    pub fn read(reader: &mut impl BufRead) -> Result<(Self, Vec<u8>), BadMessage> {
+        let mut header = Self::default();
+        let mut left = HEADER_SIZE_MAX;
+        for is_first in std::iter::once(true).chain(std::iter::repeat(false)) {
+            let mut line = Vec::new();
+            reader.take(left).read_until(b'\n', &mut line)?;
+            if matches!(&line[..], b"" | b"\n" | b"\r\n") {
+                // Nothing was read because nothing may be read any more.
+                return if left == 0 { Err(BadMessage::HeaderTooLarge) } else { Ok((header, Vec::new())) };
+            }
+            let length = line.len() as u64;
+            // The separator line of a mailbox file is no field.
+            if !(is_first && line.starts_with(b"From ")) {
+                if let Some(body) = header.push(line) {
+                    return Ok((header, body));
+                }
+            }
+            left -= length;
+        }
+        Ok((header, Vec::new()))
+    }
+
+    /// Adds a line; gives it back if it belongs to the body.
+    fn push(&mut self, line: Vec<u8>) -> Option<Vec<u8>> {
+        if let Some(name) = field_name(&line) {
+            self.fields.push(Field { name, raw: line });
+            return None;
+        }
+        match self.fields.last_mut() {
+            Some(field) if line.starts_with(b" ") || line.starts_with(b"\t") => {
+                field.raw.extend_from_slice(&line);
+                None
+            }
+            _ => Some(line),
+        }
+    }
+
+    /// The recipients that the header names: those of its Resent- fields if it has any, else of To, Cc and Bcc.
+    pub fn recipients(&self) -> Result<Vec<Address>, BadMessage> {
+        let is_resent = ["Resent-To", "Resent-Cc", "Resent-Bcc"].iter().any(|name| self.has(name));
+        let names = if is_resent { ["Resent-To", "Resent-Cc", "Resent-Bcc"] } else { ["To", "Cc", "Bcc"] };
+        let mut recipients = Vec::new();
+        for field in self.fields.iter().filter(|field| field.is_one_of(&names)) {
+            let why = |why| BadMessage::Recipients { field: field.name.clone(), why };
+            recipients.append(&mut address_list::parse(&field.value()).map_err(why)?);
+        }
+        Ok(recipients)
+    }
+
+    /// Leaves out what nobody else may see (`-t` alone makes Bcc ours to obey and remove).
+    pub fn remove_bcc(&mut self) {
+        self.fields.retain(|field| !field.is_one_of(&["Bcc", "Resent-Bcc"]));
+    }
+
+    /// Writes the header as it is queued, and the empty line after it. Return-Path is what the last server on the
+    /// way writes, so that one that is here already would be a lie.
+    pub fn write(&self, additions: &Additions<'_>) -> Vec<u8> {
+        let mut out = additions.received().into_bytes();
+        for field in self.fields.iter().filter(|field| !field.is_one_of(&["Return-Path"])) {
+            out.extend_from_slice(&field.raw);
+            if !field.raw.ends_with(b"\n") {
+                out.push(b'\n');
+            }
+        }
+        let Additions { host, id, date, .. } = additions;
+        if !self.has("From") {
+            out.extend_from_slice(&additions.from());
+        }
+        if !self.has("Date") {
+            out.extend_from_slice(format!("Date: {date}\n").as_bytes());
+        }
+        if !self.has("Message-ID") {
+            out.extend_from_slice(format!("Message-ID: <{id}@{host}>\n").as_bytes());
+        }
+        out.push(b'\n');
+        out
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| field.is_one_of(&[name]))
+    }
+}
+
+impl Field {
+    fn is_one_of(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.name.eq_ignore_ascii_case(name))
+    }
+
+    /// What stands after the colon, folded as it is. Octets that are no UTF-8 show as replacement characters:
+    /// in a display name they do no harm, and an address with one is refused.
+    fn value(&self) -> String {
+        let value = self.raw.iter().position(|&b| b == b':').and_then(|at| self.raw.get(at + 1..));
+        String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+    }
+}
+
+/// The name of the field that a line begins (RFC 5322 sections 2.2 and 4.5: blanks before the colon are old).
+fn field_name(line: &[u8]) -> Option<String> {
+    let name = line.get(..memchr::memchr(b':', line)?)?.trim_ascii_end();
+    let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+    is_name.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+impl Additions<'_> {
+    fn received(&self) -> String {
+        let Self { host, uid, id, date, .. } = self;
+        format!("Received: by {host} (lastmile, from userid {uid})\n\tid {id}; {date}\n")
+    }
+
+    fn from(&self) -> Vec<u8> {
+        let (name, address) = match self.sender.address() {
+            Some(address) => (self.full_name.map(printable), address.to_string()),
+            None => (Some("Mail Delivery System".to_owned()), format!("MAILER-DAEMON@{}", self.origin)),
+        };
+        let mut out = b"From: ".to_vec();
+        let name = name.filter(|name| !name.is_empty());
+        HeaderAddress::new_address(name, address).write_header(&mut out, "From: ".len());
+        out
+    }
+}
+
+/// A name without anything that could end its line.
+fn printable(name: &str) -> String {
+    name.replace(char::is_control, " ").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::BufReader;
+
+    /// Reads through a buffer of `capacity` octets, so that every place of a line comes to stand at its end.
+    fn input(text: &[u8], until_dot: bool, capacity: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        Input::new(BufReader::with_capacity(capacity, text), until_dot).read_to_end(&mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_lone_dot_ends_the_message_unless_it_may_not() {
+        for (text, message) in [
+            ("a\n.\nb\n", "a\n"),
+            ("a\r\n.\r\nb\r\n", "a\r\n"),
+            (".\n", ""),
+            (".", ""),
+            ("a\n.", "a\n"),
+            ("a\n..\nb\n", "a\n..\nb\n"),
+            ("a\n.b\n", "a\n.b\n"),
+            ("a\n.\rb\n.\n", "a\n.\rb\n"),
+            ("a.\n.\n", "a.\n"),
+            ("a .\n", "a .\n"),
+            ("", ""),
+        ] {
+            for capacity in 1..8 {
+                assert_eq!(input(text.as_bytes(), true, capacity), message.as_bytes(), "{text:?} {capacity}");
+                assert_eq!(input(text.as_bytes(), false, capacity), text.as_bytes(), "{text:?} {capacity}");
+            }
+        }
+    }
+
+    fn additions<'a>(sender: &'a Sender, full_name: Option<&'a str>) -> Additions<'a> {
+        let (host, id, date) = ("mx.example", "ID7", "Sat, 21 Nov 2026 19:30:00 +0000");
+        Additions { host, uid: 1000, id, date, sender, full_name, origin: "example" }
+    }
+
+    /// The message as it is queued, without the Received field.
+    fn queued(text: &str, sender: &str, full_name: Option<&str>, extract: bool) -> String {
+        let mut reader = text.as_bytes();
+        let (mut header, body) = Header::read(&mut reader).unwrap();
+        if extract {
+            header.remove_bcc();
+        }
+        let sender = sender.parse().unwrap();
+        let mut out = header.write(&additions(&sender, full_name));
+        out.extend_from_slice(&body);
+        out.extend_from_slice(reader);
+        let out = String::from_utf8(out).unwrap();
+        let received = "Received: by mx.example (lastmile, from userid 1000)\n\tid ID7; \
+                        Sat, 21 Nov 2026 19:30:00 +0000\n";
+        out.strip_prefix(received).unwrap().to_owned()
+    }
+
+    #[test]
+    fn missing_fields_are_added_and_the_others_stay() {
+        let date = "Date: Sat, 21 Nov 2026 19:30:00 +0000\n";
+        let id = "Message-ID: <ID7@mx.example>\n";
+        for (text, expected) in [
+            ("Subject: x\n\nbody\n", format!("Subject: x\nFrom: \"Ann\" <a@x>\r\n{date}{id}\nbody\n")),
+            ("", format!("From: \"Ann\" <a@x>\r\n{date}{id}\n")),
+            (
+                "just text\nmore: text\n",
+                format!("From: \"Ann\" <a@x>\r\n{date}{id}\njust text\nmore: text\n"),
+            ),
+            (
+                "from: b@y\nDATE: then\nmessage-id : <1@y>\n\n",
+                "from: b@y\nDATE: then\nmessage-id : <1@y>\n\n".into(),
+            ),
+            ("From: b@y\r\nDate: then\r\n\r\nbody\r\n", format!("From: b@y\r\nDate: then\r\n{id}\nbody\r\n")),
+            (
+                "From ann Sat Nov\nFrom: b@y\nDate: t\n\nFrom x\n",
+                format!("From: b@y\nDate: t\n{id}\nFrom x\n"),
+            ),
+            ("From: b@y\nDate: t\nSubject: no end", format!("From: b@y\nDate: t\nSubject: no end\n{id}\n")),
+            ("From: b@y\nDate: t\nbody at once\n", format!("From: b@y\nDate: t\n{id}\nbody at once\n")),
+            (
+                "Return-Path: <c@z>\n (folded)\nFrom: b@y\nDate: t\nBcc: d@z\n\n",
+                format!("From: b@y\nDate: t\nBcc: d@z\n{id}\n"),
+            ),
+        ] {
+            let queued = queued(text, "a@x", Some("Ann"), false).replace("From: Ann <", "From: \"Ann\" <");
+            assert_eq!(queued, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_sender_becomes_from() {
+        for (sender, name, from) in [
+            ("a@x", None, "<a@x>"),
+            ("a@x", Some("J\u{fc}rgen"), "=?utf-8?Q?J=C3=BCrgen?= <a@x>"),
+            ("a@x", Some("Ann\r\nBcc: b@y"), "\"Ann  Bcc: b@y\" <a@x>"),
+            ("a@x", Some("\n"), "<a@x>"),
+            ("", Some("Ann"), "\"Mail Delivery System\" <MAILER-DAEMON@example>"),
+        ] {
+            let queued = queued("Date: t\nMessage-ID: i\n\n", sender, name, false);
+            let line = queued.lines().find_map(|line| line.strip_prefix("From: ")).unwrap();
+            assert_eq!(line.replace('"', ""), from.replace('"', ""), "{sender:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn recipients_come_from_the_header_and_bcc_goes() {
+        for (header, recipients) in [
+            ("To: a@x\nCc: Bob <b@y>,\n c@z\nBCC: d@z\n\nTo: e@z\n", "a@x b@y c@z d@z"),
+            ("To: a@x\nResent-To: f@x\nResent-Bcc: g@x\n\n", "f@x g@x"),
+            ("To: undisclosed-recipients:;\n\n", ""),
+            ("Subject: x\n\n", ""),
+            ("To: a@x\nTo: b@y\n\n", "a@x b@y"),
+        ] {
+            let (read, _) = Header::read(&mut header.as_bytes()).unwrap();
+            let found: Vec<_> = read.recipients().unwrap().iter().map(ToString::to_string).collect();
+            assert_eq!(found.join(" "), recipients, "{header:?}");
+            let queued = queued(header, "a@x", None, true).to_lowercase();
+            assert!(!queued.split("\n\n").next().unwrap().contains("bcc:"), "{queued}");
+        }
+        let (header, _) = Header::read(&mut &b"Cc: Ann Doe\n\n"[..]).unwrap();
+        assert!(header.recipients().unwrap_err().to_string().starts_with("the Cc field"));
+    }
+
+    #[test]
+    fn a_header_is_bounded_and_a_body_is_not() {
+        let long = format!("Subject: {}", "x\n ".repeat(400_000));
+        assert!(matches!(Header::read(&mut long.as_bytes()), Err(BadMessage::HeaderTooLarge)));
+        let text = "no header ".repeat(200_000);
+        let mut reader = text.as_bytes();
+        let (header, body) = Header::read(&mut reader).unwrap();
+        assert_eq!(header, Header::default());
+        assert_eq!(body.len() + reader.len(), text.len());
+    }
+
+    proptest! {
+        #[test]
+        fn every_octet_comes_through_but_for_what_is_removed(text in "([A-Za-z]{1,8}: ?[a-z\u{e9}]{0,9}\r?\n( [a-z]{1,5}\r?\n)?){0,6}(\r?\n[a-z.\r\n]{0,30})?") {
+            let (mut reader, sender) = (text.as_bytes(), Sender::NULL);
+            let (header, body) = Header::read(&mut reader).unwrap();
+            let out = header.write(&additions(&sender, None));
+            let fields: Vec<u8> = header.fields.iter().flat_map(|field| field.raw.clone()).collect();
+            prop_assert!(memchr::memmem::find(&out, &fields).is_some());
+            let rest = [&body[..], reader].concat();
+            let head = text.len() - rest.len();
+            prop_assert_eq!(&text.as_bytes()[head..], &rest[..]);
+            prop_assert!(text.as_bytes()[..head].starts_with(&fields));
+            prop_assert!(matches!(&text.as_bytes()[fields.len()..head], b"" | b"\n" | b"\r\n"));
+        }
+
+        #[test]
+        fn no_input_panics(text in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let mut reader = BufReader::with_capacity(7, Input::new(&text[..], true));
+            let (header, _) = Header::read(&mut reader).unwrap();
+            let _ = header.recipients();
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! x
+mod address_list;
+mod message;
+mod options;
