@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use super::fifo::JobFifo;
@@ -233,10 +233,16 @@ impl Spool {
 
     fn lock_for(&self, owner: Option<(Uid, Gid)>) -> Result<Option<Lock>, SpoolError> {
         let path = self.path.join(LOCK_NAME);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut file = rustix::fs::openat(&self.root, LOCK_NAME, flags, Mode::from(0o600))
             .map(File::from)
             .map_err(|error| io_error("open the lock file", &path, error))?;
+        // Root opens it too, in a directory of the agent's user: a link to somebody else's file must not be
+        // emptied or given away here.
+        let stat = rustix::fs::fstat(&file).map_err(|error| io_error("examine", &path, error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
+            return Err(unsafe_path(&path, "it is not a plain file with one name".into()));
+        }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),

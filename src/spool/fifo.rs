@@ -44,13 +44,14 @@ impl JobFifo {
             Err(Errno::LOOP | Errno::ISDIR) => return Err(refuse("it is not a FIFO".into())),
             Err(error) => return Err(io_error("open the job FIFO", &path, error)),
         };
+        let examine = || rustix::fs::fstat(&fd).map_err(|error| io_error("examine", &path, error));
+        if FileType::from_raw_mode(examine()?.st_mode) != FileType::Fifo {
+            return Err(refuse("it is not a FIFO".into()));
+        }
         if made {
             set_owner_and_mode(&path, fd.as_fd(), owner, MODE)?;
         }
-        let stat = rustix::fs::fstat(&fd).map_err(|error| io_error("examine", &path, error))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
-            return Err(refuse("it is not a FIFO".into()));
-        }
+        let stat = examine()?;
         if stat.st_uid != owner.0.as_raw() {
             return Err(refuse(format!(
                 "it belongs to uid {}, not to the agent's, {}",

@@ -21,10 +21,10 @@ const NAME_LENGTH_MAX: usize = 64;
 /// One name in a directory of the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// As it lies on disk; users may have put anything into `incoming/`.
+    /// As it lies on disk: users may have put anything into `incoming/`, and `deferred/` has logs (`ID.log`) too.
     pub name: OsString,
-    /// When it was last modified; in `deferred/`, when its message is to be tried again. `None` for other places
-    /// than `deferred/`, where nobody needs it and it would cost a system call.
+    /// When its message is to be tried again: the time of modification of a message in `deferred/`. `None` for
+    /// everything else, where nobody needs it and it would cost a system call.
     pub modified: Option<SystemTime>,
 }
 
@@ -54,11 +54,15 @@ impl Iterator for Names {
             if name == "." || name == ".." {
                 continue;
             }
-            if !self.with_time {
-                return Some(Ok(Entry { name, modified: None }));
+            let mut entry = Entry { name, modified: None };
+            if !self.with_time || entry.id().is_none() {
+                return Some(Ok(entry));
             }
-            match self.modified(&name) {
-                Ok(modified) => return Some(Ok(Entry { name, modified: Some(modified) })),
+            match self.modified(&entry.name) {
+                Ok(modified) => {
+                    entry.modified = Some(modified);
+                    return Some(Ok(entry));
+                }
                 // Gone since: it has moved on.
                 Err(Errno::NOENT) => {}
                 Err(error) => return Some(Err(error.into())),

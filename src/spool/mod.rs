@@ -6,12 +6,14 @@
 //! - Always true: from its acknowledgement on a message is on disk until each recipient is settled; what other
 //!   users can write is copied before it is believed; nothing is deleted unread.
 
+mod copy;
 mod directory;
 mod fifo;
 mod format;
 mod listing;
 mod pickup;
 mod queue_file;
+mod recovery;
 mod reply_log;
 mod submit;
 mod watch;

@@ -53,7 +53,7 @@ pub struct LoggedReply {
 
 impl LoggedReply {
     /// Puts a line together.
-    pub fn new(time: Timestamp, recipient: &Recipient, outcome: &Outcome, mta: Option<String>) -> Self {
+    pub fn new(time: Timestamp, recipient: &Recipient, outcome: &Outcome, mta: Option<&str>) -> Self {
         let reason = outcome.reason();
         Self {
             time: time.to_string(),
@@ -63,7 +63,7 @@ impl LoggedReply {
             dsn: reason.status,
             text: cut(&reason.text),
             reply: reason.reply.as_deref().map(cut),
-            mta: mta.as_deref().map(cut),
+            mta: mta.map(cut),
         }
     }
 

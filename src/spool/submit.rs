@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustix::io::Errno;
@@ -260,8 +261,8 @@ impl Spool {
 /// The process lives on when a write would pass RLIMIT_FSIZE: the write then fails with EFBIG, and the submitter
 /// is told. Without this the kernel ends the process with SIGXFSZ. To be called once, before anything is queued.
 pub fn survive_file_size_limit() -> io::Result<()> {
-    const SIGXFSZ: i32 = 25;
-    signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default()).map(drop)
+    let signal = rustix::process::Signal::XFSZ.as_raw();
+    signal_hook::flag::register(signal, Arc::default()).map(drop)
 }
 
 fn count_of(recipients: &[Recipient]) -> Result<u32, SubmitError> {

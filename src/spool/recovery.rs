@@ -1,0 +1,117 @@
+//! After a crash: pickups that were interrupted, drafts that nobody will finish.
+//!
+//! - Owns: what a start does with leftovers, and how old a draft may get.
+//! - Leaves to others: messages in `active/`, which are loaded like any other; reply logs (`reply_log`).
+//! - Always true: a claimed file leads to exactly one message, wherever the pickup was interrupted; only drafts
+//!   that were never acknowledged are removed.
+//!
+//! A start takes the lock, opens the FIFO, calls [`Pickup::recover_tmp`] and [`Spool::remove_orphan_logs`], and
+//! only then loads `active/` and lists `incoming/`. A loaded file with no unsettled recipient is a leftover:
+//! remove it.
+//!
+//! [`Spool::remove_orphan_logs`]: super::Spool::remove_orphan_logs
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::copy::{Refused, begins_as_queue_file};
+use super::directory::Place;
+use super::listing::{is_unfinished_name, system_time};
+use super::pickup::{PickedUp, Pickup, Taken};
+use crate::mail::QueueId;
+
+/// How long a writer may take before its unfinished file counts as abandoned.
+const DRAFT_AGE_MAX: Duration = Duration::from_secs(36 * 3600);
+
+impl Pickup {
+    /// Goes on with pickups that a crash (or a full disk) has interrupted: to be called at start, before anything
+    /// else moves in the queue. A claimed file whose message is in the queue is unlinked, any other taken up again.
+    pub fn recover_tmp(&mut self, trusted: &dyn Fn(u32) -> bool) -> io::Result<Vec<PickedUp>> {
+        let mut results = Vec::new();
+        for entry in self.spool.names(Place::Tmp)? {
+            let name = entry?.name;
+            let id = name.to_str().and_then(|name| name.strip_suffix(".in"));
+            let Some(id) = id.and_then(|id| id.parse::<QueueId>().ok()) else { continue };
+            if matches!(self.spool.find(id)?, Some(Place::Active | Place::Deferred | Place::Hold)) {
+                self.spool.unlink(Place::Tmp, &name)?;
+                continue;
+            }
+            let result = self.resume(id, trusted);
+            results.push(match result {
+                Err(Refused::Postponed(error)) => PickedUp::Postponed { name, error },
+                result => self.conclude(id, &name, result),
+            });
+        }
+        Ok(results)
+    }
+
+    fn resume(&self, id: QueueId, trusted: &dyn Fn(u32) -> bool) -> Result<Taken, Refused> {
+        let claimed = self.open_claimed(id)?;
+        let is_queue_file =
+            begins_as_queue_file(&claimed.file).map_err(|error| self.unreadable(id, error))?;
+        if is_queue_file {
+            return self.copy_queue_file(id, trusted);
+        }
+        match self.reopen_bare(id) {
+            Ok(unfinished) => self.copy_bare(unfinished, trusted),
+            Err(error) => {
+                let reason = format!("it is no queue file, and its envelope cannot be read again: {error}");
+                Err(Refused::SetAside(Place::Corrupt, Some(claimed.uid), reason))
+            }
+        }
+    }
+
+    /// Removes what writers have left unfinished for 36 hours, in `incoming/` and `tmp/`. Returns what was removed,
+    /// and, once for each name, what could not be.
+    pub fn remove_stale_drafts(&mut self, now: SystemTime) -> io::Result<Vec<(OsString, io::Result<()>)>> {
+        let mut removed = Vec::new();
+        for place in [Place::Incoming, Place::Tmp] {
+            for entry in self.spool.names(place)? {
+                let name = entry?.name;
+                if self.is_stale(place, &name, now)? {
+                    let result = self.spool.unlink(place, &name).map(drop);
+                    let path = self.spool.path_of(place, &name).into_os_string();
+                    if result.is_ok() || self.complain(&path) {
+                        removed.push((path, result));
+                    }
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Goes by the time of the last change of status, which a user cannot set back or forward. Claimed files in
+    /// `tmp/` are somebody's mail, never stale.
+    fn is_stale(&self, place: Place, name: &OsStr, now: SystemTime) -> io::Result<bool> {
+        let draft = match place {
+            Place::Incoming => is_unfinished_name(name),
+            _ => !name.to_string_lossy().ends_with(".in") && !self.is_claimed(name)?,
+        };
+        if !draft {
+            return Ok(false);
+        }
+        match rustix::fs::statat(self.spool.at(place), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let changed = system_time(stat.st_ctime, 0);
+                Ok(now.duration_since(changed).is_ok_and(|age| age > DRAFT_AGE_MAX))
+            }
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether `tmp/NAME` is the envelope of a claimed bare message.
+    fn is_claimed(&self, name: &OsStr) -> io::Result<bool> {
+        let mut claimed = name.to_owned();
+        claimed.push(".in");
+        match rustix::fs::statat(self.spool.at(Place::Tmp), &claimed, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
