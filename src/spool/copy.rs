@@ -13,10 +13,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::io::Errno;
 
 use super::directory::Place;
-use super::format::{self, FormatError, MAGIC};
+use super::format::{self, DroppedHead, FormatError, MAGIC};
 use super::pickup::{Pickup, Taken};
 use super::queue_file::LoadError;
-use super::submit::{Draft, SubmitError, Unfinished, WriteError, envelope_of, now};
+use super::submit::{Draft, SubmitError, envelope_of, now};
+use super::write::{Unfinished, WriteError};
 use crate::mail::{BodyType, Envelope, QueueId, Recipient};
 
 /// Octets that a dropped queue file may have besides its content: head, states and a million long recipients.
@@ -92,33 +93,20 @@ impl Pickup {
         let head = format::read_dropped_head(&mut reader).map_err(corrupt)?;
         format::States::read(&mut reader, head.recipients).map_err(corrupt)?;
 
-        let is_trusted = head.nexthop.is_none() || trusted(uid);
-        let (nexthop, ignored_nexthop) = if is_trusted { (head.nexthop, None) } else { (None, head.nexthop) };
-        let envelope = Envelope {
-            id,
-            sender: head.sender,
-            arrival: now(),
-            nexthop,
-            body: BodyType::SevenBit,
-            smtputf8: head.smtputf8,
-            envid: head.envid,
-            ret: head.ret,
-            origin: format!("uid={uid}"),
-            size: 0,
-        };
+        let (said_size, count) = (head.size, head.recipients);
+        let (envelope, ignored_nexthop) = believe(head, id, uid, trusted);
         self.discard(id);
         let target = self.spool.create_file(Place::Tmp, id.as_str().as_ref(), 0o600);
         let target =
             target.map_err(|error| self.spool.io_failure("make", Place::Tmp, id.as_str().as_ref(), error))?;
         let written = (|| {
             let mut line = Vec::new();
-            let recipients =
-                (0..head.recipients).map(|at| format::read_recipient(&mut reader, at, &mut line));
-            let mut unfinished = Unfinished::begin(target, envelope, head.recipients, recipients)?;
+            let recipients = (0..count).map(|at| format::read_recipient(&mut reader, at, &mut line));
+            let mut unfinished = Unfinished::begin(target, envelope, count, recipients)?;
             format::read_blank(&mut reader)?;
             let mut content = Counted { reader, count: 0 };
             unfinished.add_content(&mut content, &self.limits)?;
-            check_size(head.size, content.count)?;
+            check_size(said_size, content.count)?;
             check_unchanged(&source, length)?;
             Ok(unfinished)
         })();
@@ -233,6 +221,31 @@ pub(super) fn begins_as_queue_file(file: &File) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The envelope that a dropped file gets: what its owner may say, and what is ours. Also the nexthop, if it does
+/// not count.
+fn believe(
+    head: DroppedHead,
+    id: QueueId,
+    uid: u32,
+    trusted: &dyn Fn(u32) -> bool,
+) -> (Envelope, Option<String>) {
+    let is_trusted = head.nexthop.is_none() || trusted(uid);
+    let (nexthop, ignored) = if is_trusted { (head.nexthop, None) } else { (None, head.nexthop) };
+    let envelope = Envelope {
+        id,
+        sender: head.sender,
+        arrival: now(),
+        nexthop,
+        body: BodyType::SevenBit,
+        smtputf8: head.smtputf8,
+        envid: head.envid,
+        ret: head.ret,
+        origin: format!("uid={uid}"),
+        size: 0,
+    };
+    (envelope, ignored)
 }
 
 /// A dropped file may say how long its content is; our own submitters do. If it then is not, a crash has cut it:

@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use super::directory::{Spool, SpoolError, io_error, set_owner_and_mode};
+use super::directory::{Spool, SpoolError, io_error};
+use super::prepare::set_owner_and_mode;
 use crate::mail::QueueId;
 
 const NAME: &str = "jobs";

@@ -12,18 +12,24 @@ mod fifo;
 mod format;
 mod listing;
 mod pickup;
+mod prepare;
 mod queue_file;
 mod recovery;
 mod reply_log;
 mod submit;
 mod watch;
 mod wire;
+mod write;
 
-pub use directory::{Lock, Place, Spool, SpoolError};
+#[cfg(test)]
+mod tests;
+
+pub use directory::{Place, Spool, SpoolError};
 pub use fifo::{JOB_LINE_ATOMIC, JobFifo, JobWritten};
 pub use format::{RECIPIENTS_MAX, State};
 pub use listing::{Entry, Names, is_incoming_name};
 pub use pickup::{Peek, PickedUp, Pickup, Taken};
+pub use prepare::Lock;
 pub use queue_file::{Content, Cursor, LoadError, Loaded, QueueFile, Recipients};
 pub use reply_log::{LOG_SIZE_MAX, LoggedReply, ReplyLog};
 pub use submit::{Draft, SubmitError, SubmitLimits, survive_file_size_limit};

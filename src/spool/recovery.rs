@@ -22,6 +22,7 @@ use super::copy::{Refused, begins_as_queue_file};
 use super::directory::Place;
 use super::listing::{is_unfinished_name, system_time};
 use super::pickup::{PickedUp, Pickup, Taken};
+use super::queue_file::LoadError;
 use crate::mail::QueueId;
 
 /// How long a writer may take before its unfinished file counts as abandoned.
@@ -36,7 +37,7 @@ impl Pickup {
             let name = entry?.name;
             let id = name.to_str().and_then(|name| name.strip_suffix(".in"));
             let Some(id) = id.and_then(|id| id.parse::<QueueId>().ok()) else { continue };
-            if matches!(self.spool.find(id)?, Some(Place::Active | Place::Deferred | Place::Hold)) {
+            if self.is_queued(id)? {
                 self.spool.unlink(Place::Tmp, &name)?;
                 continue;
             }
@@ -47,6 +48,30 @@ impl Pickup {
             });
         }
         Ok(results)
+    }
+
+    /// Whether the message of a claimed file is safely in the queue. A power loss may have kept the rename and lost
+    /// what was not synced yet: such a copy is worth nothing, the claimed file everything. And what is whole now may
+    /// be so in memory only, so it is synced before the claimed file may go.
+    fn is_queued(&self, id: QueueId) -> io::Result<bool> {
+        let Some(place @ (Place::Active | Place::Deferred | Place::Hold)) = self.spool.find(id)? else {
+            return Ok(false);
+        };
+        match self.spool.open_message(id, place) {
+            Ok(file) => {
+                rustix::fs::fsync(&file)?;
+                self.spool.at(place).sync()?;
+                Ok(true)
+            }
+            Err(LoadError::Gone) => Ok(false),
+            Err(LoadError::Corrupt(_)) => {
+                self.spool.unlink(place, id.as_str().as_ref())?;
+                Ok(false)
+            }
+            Err(LoadError::Io(error)) => Err(error),
+            // A file of this name that pickup did not make: whose it is shows when it is loaded.
+            Err(LoadError::Version(_) | LoadError::Foreign(_)) => Ok(true),
+        }
     }
 
     fn resume(&self, id: QueueId, trusted: &dyn Fn(u32) -> bool) -> Result<Taken, Refused> {
