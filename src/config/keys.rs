@@ -11,7 +11,7 @@ use super::error::{Problem, Problems};
 /// One value in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// The key with its path, as `-o` takes it.
+    /// The key with its path, as TOML writes it: `workers`, `transport.lmtp.flags`, `routes."example.org"`.
     pub key: String,
     /// The value, as it was written.
     pub value: String,
@@ -79,6 +79,20 @@ impl Given {
     }
 }
 
+/// A text between double quotes, as TOML takes it.
+pub fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 /// What is wrong with a value: all of it, or some entries of a table.
 pub(super) enum Wrong {
     Value(String),
@@ -131,7 +145,8 @@ impl<'a> Reader<'a> {
             Err(Wrong::Value(what)) => self.problems.push(Problem::of_value(&path, &given, what)),
             Err(Wrong::Entries(entries)) => {
                 for WrongEntry { name, given, what } in entries {
-                    self.problems.push(Problem::of_value(&format!("{path}.\"{name}\""), &given, what));
+                    let path = format!("{path}.{}", quoted(&name));
+                    self.problems.push(Problem::of_value(&path, &given, what));
                 }
             }
         }
@@ -147,8 +162,9 @@ impl<'a> Reader<'a> {
         };
         match &given.shape {
             Shape::Table(entries) if !entries.is_empty() => {
-                self.settings
-                    .extend(entries.iter().map(|(name, given)| setting(format!("{path}.\"{name}\""), given)));
+                self.settings.extend(
+                    entries.iter().map(|(name, given)| setting(format!("{path}.{}", quoted(name)), given)),
+                );
             }
             _ => self.settings.push(setting(path.to_owned(), given)),
         }

@@ -40,7 +40,8 @@ pub(super) fn hint_for_top_key(key: &str) -> String {
             format!("it is transport.{transport}.{known} here")
         }
         (_, Some(known)) => format!("it belongs to a transport: transport.lmtp.{known}"),
-        _ => match (nearest(key, top_keys()), nearest(key, transport_keys())) {
+        _ => match (nearest(&key.to_lowercase(), top_keys()), nearest(&key.to_lowercase(), transport_keys()))
+        {
             (Some(known), _) => format!("did you mean {known}?"),
             (None, Some(known)) => format!("did you mean transport.lmtp.{known}?"),
             (None, None) => String::new(),
@@ -53,5 +54,7 @@ pub(super) fn hint_for_transport_key(key: &str) -> String {
     if top_keys().any(|known| known == key) {
         return format!("{key} is no key of a transport: in the file it stands above the first [section]");
     }
-    nearest(key, transport_keys()).map(|known| format!("did you mean {known}?")).unwrap_or_default()
+    nearest(&key.to_lowercase(), transport_keys())
+        .map(|known| format!("did you mean {known}?"))
+        .unwrap_or_default()
 }

@@ -22,8 +22,10 @@ use super::known::is_known;
 pub const DEFAULT_FILE: &str = "/etc/lastmile/lastmile.toml";
 /// In front of every variable that is ours.
 const PREFIX: &str = "LASTMILE_";
+/// The variable that names the file.
+const FILE_VARIABLE: &str = "LASTMILE_CONFIG";
 /// Variables that are not keys.
-const NO_KEYS: [&str; 3] = ["LASTMILE_CONFIG", "LASTMILE_LOG", "LASTMILE_SENDMAIL_STRICT"];
+const NO_KEYS: [&str; 3] = [FILE_VARIABLE, "LASTMILE_LOG", "LASTMILE_SENDMAIL_STRICT"];
 /// Octets of a configuration file.
 const FILE_SIZE_MAX: u64 = 4 << 20;
 /// Octets of a value that a `_FILE` variable points to.
@@ -49,7 +51,8 @@ impl Sources {
 
     /// The file to read, and whether it must be there. An empty `LASTMILE_CONFIG` names none.
     pub fn file(&self) -> (PathBuf, bool) {
-        let variable = self.environment.iter().find(|(name, value)| name == NO_KEYS[0] && !value.is_empty());
+        let is_it = |name: &OsString| name.eq_ignore_ascii_case(FILE_VARIABLE);
+        let variable = self.environment.iter().find(|(name, value)| is_it(name) && !value.is_empty());
         let named = self.file.clone().or_else(|| variable.map(|(_, path)| path.into()));
         let must_exist = named.is_some();
         (named.unwrap_or_else(|| DEFAULT_FILE.into()), must_exist)
@@ -98,17 +101,21 @@ impl Layered {
     }
 
     /// Reads all sources, each value over those of the sources before.
-    pub(super) fn read(sources: &Sources, problems: &mut Problems) -> Self {
+    /// `None` if the file cannot be read: what else is wrong may be only for want of it.
+    pub(super) fn read(sources: &Sources, problems: &mut Problems) -> Option<Self> {
         let mut layered = Self::new();
         let (path, must_exist) = sources.file();
         match file_layer(&path) {
             Ok(layer) => layered.add_file(layer),
             Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound && !must_exist => {}
-            Err(error) => problems.push(Problem::general(format!("{}: {error}", path.display()))),
+            Err(error) => {
+                problems.push(Problem::general(format!("{}: {error}", path.display())));
+                return None;
+            }
         }
         layered.add_all(environment_layers(sources, problems));
         layered.add_all(override_layers(sources, problems));
-        layered
+        Some(layered)
     }
 
     fn add_file(&mut self, layer: Layer) {
@@ -186,18 +193,29 @@ fn scalar(value: &Value) -> Option<String> {
 /// Why a file gives no values.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
-    #[error("the configuration file cannot be read: {0}")]
+    #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    #[error("the file is larger than {0} bytes")]
+    #[error("it is larger than {0} bytes")]
     TooLarge(u64),
-    #[error("the file is not TOML: {0}")]
+    #[error("it is not TOML: {0}")]
     Syntax(String),
 }
 
 fn file_layer(path: &Path) -> Result<Layer, FileError> {
     let text = read_bounded(path, FILE_SIZE_MAX)?;
-    let values = Toml::from_str(&text).map_err(|error| FileError::Syntax(error.to_string()))?;
+    let values = Toml::from_str(&text).map_err(|error| FileError::Syntax(on_one_line(&error.to_string())))?;
     Ok(Layer { source: path.display().to_string(), values })
+}
+
+/// What a TOML error says: where, and what was expected. It comes as a picture of the line with a caret below.
+fn on_one_line(error: &str) -> String {
+    let is_picture =
+        |line: &&str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
+    let said = error.lines().filter(|line| !is_picture(line)).map(str::trim).collect::<Vec<_>>().join(": ");
+    // What a bare word or a bare time looks like to TOML; no mistake is more common.
+    let is_bare = ["invalid string", "expected newline"].iter().any(|sign| said.contains(sign));
+    let hint = if is_bare { "; texts need quotes, as in \"5s\" or \"yes\"" } else { "" };
+    format!("{}{hint}", said.strip_prefix("TOML parse error at ").unwrap_or(&said))
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<String, FileError> {
@@ -210,7 +228,10 @@ fn read_bounded(path: &Path, limit: u64) -> Result<String, FileError> {
 fn environment_layers(sources: &Sources, problems: &mut Problems) -> Vec<Layer> {
     let mut layers: BTreeMap<Vec<String>, Layer> = BTreeMap::new();
     for (name, value) in &sources.environment {
-        let Some(name) = name.to_str().filter(|name| is_ours(name)) else { continue };
+        let name = &*name.to_string_lossy();
+        if !is_ours(name) {
+            continue;
+        }
         let layer = value
             .to_str()
             .ok_or_else(|| "its value is not UTF-8".to_owned())
@@ -238,21 +259,19 @@ fn is_ours(name: &str) -> bool {
 fn variable_layer(name: &str, value: &str) -> Result<(Vec<String>, Layer), String> {
     let name_of_key = name.get(PREFIX.len()..).unwrap_or_default().to_ascii_lowercase();
     let path_of = |name: &str| name.split("__").map(str::to_owned).collect::<Vec<_>>();
-    let path = path_of(&name_of_key);
-    let in_file = name_of_key.strip_suffix("_file").map(path_of).filter(|path| is_known(path));
-    match in_file {
-        Some(path) if !is_known(&path) => {
-            let text = read_bounded(Path::new(value), VALUE_SIZE_MAX)
-                .map_err(|error| format!("{value}: {error}"))?;
-            let layer = Layer::of_one(format!("{value}, named by {name}"), &path, text.trim_end());
-            Ok((path, layer))
-        }
-        _ => {
-            check_path(&path)?;
-            let layer = Layer::of_one(format!("environment {name}"), &path, value);
-            Ok((path, layer))
-        }
+    if let Some(path) = name_of_key.strip_suffix("_file").map(path_of)
+        && is_known(&path)
+        && !is_known(&path_of(&name_of_key))
+    {
+        let text = read_bounded(Path::new(value), VALUE_SIZE_MAX);
+        let text = text.map_err(|error| format!("{value}: {error}"))?;
+        let layer = Layer::of_one(format!("{value}, named by {name}"), &path, text.trim_end());
+        return Ok((path, layer));
     }
+    let path = path_of(&name_of_key);
+    check_path(&path)?;
+    let layer = Layer::of_one(format!("environment {name}"), &path, value);
+    Ok((path, layer))
 }
 
 /// One layer for each `-o`.

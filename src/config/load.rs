@@ -32,8 +32,10 @@ const SERVICES: &str = "/etc/services";
 /// Reads all sources.
 pub(super) fn load(sources: &Sources) -> Result<Config, ConfigError> {
     let mut problems = Problems::default();
-    let layered = Layered::read(sources, &mut problems);
-    assemble(layered, problems)
+    match Layered::read(sources, &mut problems) {
+        Some(layered) => assemble(layered, problems),
+        None => problems.or(None),
+    }
 }
 
 /// What holds where nothing is given.
@@ -52,10 +54,12 @@ fn assemble(mut layered: Layered, mut problems: Problems) -> Result<Config, Conf
     let mut settings = Vec::new();
     let mut transports = BTreeMap::new();
     for name in names {
-        let section = sections.remove(name.as_str()).unwrap_or_default();
+        let section = sections.remove(name.as_str());
         // A port that cannot be read is a problem of its own; no nexthop has to suffer for it.
-        let port = section.get("tcp_port").and_then(|port| parse::port(port).ok());
+        let port = section.as_ref().and_then(|section| parse::port(section.get("tcp_port")?).ok());
         ports.0.insert(name.clone(), port.unwrap_or(NonZeroU16::MIN));
+        // Without a section, there is a value in its place: that is noted by now.
+        let Some(section) = section else { continue };
         if let Some(transport) = read_transport(&name, section, &mut settings, &mut problems) {
             transports.insert(name, Arc::new(transport));
         }

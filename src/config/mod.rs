@@ -22,7 +22,7 @@ mod services;
 mod timeouts;
 mod transport;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use crate::mail::{Address, BadNexthop, Destination, TransportName};
 pub use aliases::Aliases;
 pub use choices::{Flags, InetProtocols, LogTarget, NotifyClass, NotifyClasses};
 pub use error::{ConfigError, Problem};
-pub use keys::Setting;
+pub use keys::{Setting, quoted};
 pub use layers::{DEFAULT_FILE, Sources};
 pub use routes::Routes;
 pub use timeouts::{Timeout, Timeouts};
@@ -97,7 +97,7 @@ keys! {
     /// Who is told. Without a domain, `myorigin` is meant.
     error_notice_recipient: Address = "postmaster", parse::address;
     /// The name in front of log lines.
-    [restart] syslog_name: String = "lastmile", parse::word;
+    [restart] syslog_name: String = "lastmile", parse::tag;
     /// Where log lines go.
     [restart] log_target: LogTarget = "stderr", parse::choice;
     /// How long a graceful stop waits for what runs.
@@ -133,6 +133,12 @@ impl Config {
     /// `default_transport`.
     pub fn route(&self, recipient: &Address) -> Destination {
         self.routes.find(recipient, &self.myorigin).unwrap_or(&self.default_transport).clone()
+    }
+
+    /// Every destination that the configuration names.
+    pub fn destinations(&self) -> BTreeSet<&Destination> {
+        let named = [&self.default_transport].into_iter().chain(&self.bounce_nexthop);
+        named.chain(self.routes.destinations()).collect()
     }
 
     /// Every value in effect and where it came from, in the order of the shipped file.

@@ -149,6 +149,17 @@ pub(super) fn word(given: &Given) -> Result<String, String> {
     }
 }
 
+/// The start of a syslog tag; slashes stay, as in `postfix/out`.
+pub(super) fn tag(given: &Given) -> Result<String, String> {
+    let text = given.text()?;
+    let fits = |c: char| c.is_ascii_graphic() && !matches!(c, ':' | '[' | ']');
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name is needed: at most 64 visible ASCII characters, no blank, bracket or colon".to_owned())
+    }
+}
+
 /// A list of names.
 pub(super) fn words(given: &Given) -> Result<Vec<String>, String> {
     let words = given.words()?;

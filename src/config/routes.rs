@@ -9,7 +9,7 @@ use std::collections::btree_map::Entry;
 use std::iter::successors;
 use std::num::NonZeroU16;
 
-use super::keys::{Given, Wrong, WrongEntry};
+use super::keys::{Given, Shape, Wrong, WrongEntry};
 use super::parse::inline_table;
 use crate::mail::{Address, BadNexthop, Destination, Nexthop, TransportName};
 
@@ -33,6 +33,11 @@ impl Routes {
             .chain(parents)
             .chain(["*"])
             .find_map(|key| self.0.get(key))
+    }
+
+    /// All nexthops of the table.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.0.values()
     }
 }
 
@@ -86,10 +91,9 @@ impl Nexthops {
 /// What a route is asked by, in lower case: `user@domain`, `domain`, `.domain` or `*`.
 fn route_key(name: &str, given: &Given) -> Result<String, String> {
     // TOML reads `example.org = …` without quotes as a section `example`.
-    if matches!(given.shape, super::keys::Shape::Table(_)) {
-        return Err(format!(
-            "a name with dots needs quotes, as in \"{name}.example\" = \"lmtp:unix:/run/lmtp\""
-        ));
+    if let Shape::Table(below) = &given.shape {
+        let rest = below.keys().next().map_or("…", String::as_str);
+        return Err(format!("a name with dots needs quotes, as in \"{name}.{rest}\" = …"));
     }
     let bad = || "a route is for an address, a domain, a .domain (all below it) or \"*\"".to_owned();
     if name == "*" {
