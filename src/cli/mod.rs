@@ -1,2 +1,3 @@
-//! The commands.
-pub mod sendmail;
+//! cli
+
+pub mod check;
