@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs everything CI runs:
+#
+#   tests/run.sh           format, lints, all tests, documentation, shell scripts, man pages
+#   tests/run.sh --fast    the same without the tests against real mail servers
+#
+# As root it installs what is missing: Debian packages by apt-get, cargo-nextest by cargo. It starts no system
+# service. As anybody else it installs nothing and says what was left out and how to get it.
+#
+# Environment:
+#   LASTMILE_INSTALL=yes|no    install what is missing (default: yes for root, no for others)
+#   LASTMILE_RUN_LIMIT=3600    seconds for the whole run; what still runs then is killed and the run has failed
+#   LASTMILE_STRICT=yes|no     a check that could not run is a failure (default: yes for root, no for others)
+#
+# Exit code: 0 all passed, 1 a check failed (or was left out, when strict), 2 bad usage, 124 out of time.
+set -euo pipefail
+
+if [[ -z ${LASTMILE_RUN_IS_BOUNDED:-} ]]; then
+    export LASTMILE_RUN_IS_BOUNDED=yes
+    exec timeout --kill-after=30 "${LASTMILE_RUN_LIMIT:-3600}" "${BASH_SOURCE[0]}" "$@" </dev/null
+fi
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Debian keeps servers in sbin; a bare CI machine may not have cargo's own directory in its path.
+export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
+
+fast=no
+case "${1:-}" in
+    '') ;;
+    --fast) fast=yes ;;
+    *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac
+
+if [[ $(id -u) == 0 ]]; then default=yes; else default=no; fi
+install=${LASTMILE_INSTALL:-$default}
+strict=${LASTMILE_STRICT:-$default}
+
+failed=()
+left_out=()
+
+# check NAME COMMAND…: runs one check to its end; a failure does not keep the next ones from running.
+check() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '\n=== %s\n' "$name"
+    if "$@"; then
+        printf -- '--- %s: passed in %ds\n' "$name" $((SECONDS - start))
+    else
+        printf -- '--- %s: FAILED (%s)\n' "$name" "$*"
+        failed+=("$name")
+    fi
+}
+
+leave_out() {
+    printf '\n=== left out: %s\n' "$1"
+    left_out+=("$1")
+}
+
+have() { command -v "$1" >/dev/null; }
+have_dovecot() { have dovecot && [[ -x /usr/lib/dovecot/lmtp || -x /usr/libexec/dovecot/lmtp ]]; }
+
+# Debian packages whose program is missing, one a line.
+missing_packages() {
+    have cc || printf '%s\n' gcc libc6-dev
+    have mandoc || echo mandoc
+    have setpriv || echo util-linux
+    have shellcheck || echo shellcheck
+    [[ $fast == yes ]] || have_dovecot || printf '%s\n' dovecot-core dovecot-lmtpd
+}
+
+# Packages' scripts start their services unless this file says no; the tests start their own servers.
+forbid_services() {
+    [[ -e /usr/sbin/policy-rc.d ]] && return
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+}
+
+install_packages() {
+    local packages
+    mapfile -t packages < <(missing_packages)
+    [[ ${#packages[@]} == 0 ]] && return
+    if [[ $install != yes ]] || ! have apt-get; then
+        echo "missing Debian packages: ${packages[*]} (apt-get install ${packages[*]})"
+        return
+    fi
+    forbid_services
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -q update || echo "apt-get update failed; trying with the lists at hand"
+    apt-get -qy -o DPkg::Lock::Timeout=120 install --no-install-recommends "${packages[@]}" || echo "apt-get install failed"
+}
+
+install_cargo_tools() {
+    local component
+    for component in rustfmt clippy; do
+        cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 && continue
+        if [[ $install == yes ]] && have rustup; then
+            rustup component add "$component" || true
+        else
+            echo "missing: rustup component add $component"
+        fi
+    done
+    have cargo-nextest && return
+    if [[ $install == yes ]]; then
+        timeout 1200 cargo install --locked cargo-nextest || echo "cargo-nextest could not be installed"
+    else
+        echo "missing: cargo install --locked cargo-nextest (cargo test does its work now)"
+    fi
+}
+
+run_tests() {
+    local peers=$1
+    if have cargo-nextest; then
+        local filter='all()'
+        [[ $peers == yes ]] || filter='not binary(peers)'
+        cargo nextest run --locked --no-fail-fast -E "$filter"
+    else
+        local targets=(--lib --bins --test it)
+        [[ $peers == yes ]] && targets+=(--test peers)
+        cargo test --locked --no-fail-fast "${targets[@]}"
+    fi
+}
+
+shell_scripts() { grep -rIlE -m1 '^#! ?/(usr/)?bin/(env )?(ba|da)?sh' .ci etc packaging tests 2>/dev/null; }
+
+lint_shell_scripts() {
+    local scripts
+    mapfile -t scripts < <(shell_scripts)
+    shellcheck "${scripts[@]}"
+}
+
+if ! have cargo; then
+    echo "tests/run.sh: there is no cargo; install Rust 1.95 or later (https://rustup.rs)" >&2
+    exit 1
+fi
+install_packages
+install_cargo_tools
+
+peers=yes
+if [[ $fast == yes ]]; then
+    peers=no
+    echo "left out by --fast: tests against a real Dovecot"
+elif ! have_dovecot; then
+    peers=no
+    leave_out "tests against a real Dovecot (apt-get install dovecot-core dovecot-lmtpd)"
+fi
+
+check "format" cargo fmt --check
+check "lints" cargo clippy --all-targets --locked -- -D warnings
+check "tests" run_tests "$peers"
+check "examples in the documentation" cargo test --locked --doc
+RUSTDOCFLAGS="-D warnings" check "documentation" cargo doc --no-deps --locked
+if have shellcheck; then
+    check "shell scripts" lint_shell_scripts
+else
+    leave_out "shell scripts (apt-get install shellcheck)"
+fi
+if ! have mandoc; then
+    leave_out "man pages (apt-get install mandoc)"
+elif compgen -G 'packaging/man/*' >/dev/null; then
+    check "man pages" mandoc -T lint -W warning packaging/man/*
+else
+    leave_out "man pages (there are none in packaging/man)"
+fi
+
+printf '\n=== %d s' "$SECONDS"
+for name in ${left_out[@]+"${left_out[@]}"}; do printf '\nleft out: %s' "$name"; done
+for name in ${failed[@]+"${failed[@]}"}; do printf '\nFAILED: %s' "$name"; done
+if [[ ${#failed[@]} -gt 0 || ($strict == yes && ${#left_out[@]} -gt 0) ]]; then
+    printf '\ntests/run.sh: failed\n'
+    exit 1
+fi
+printf '\ntests/run.sh: all that ran has passed\n'
