@@ -1,0 +1,418 @@
+//! The agent as its administrator meets it: killed, stopped, told to reload, started wrongly, fed rubbish.
+//!
+//! - Owns: what survives a kill, what a signal does, how a start is refused.
+//! - Leaves to others: conversations with odd servers (dialogues), real servers (`peers`).
+//! - Always true: no mail is lost in any of these tests, and each says how often it may come twice.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, getuid};
+use serde_json::json;
+
+use crate::common::agent::{LASTMILE, SOON, Site};
+use crate::common::mailbox;
+use crate::common::process::{Process, tied_to_this_thread, wait_for};
+
+/// For everything that a test has queued.
+const ALL_DELIVERED: Duration = Duration::from_secs(90);
+/// EX_CONFIG of sysexits(3).
+const EX_CONFIG: i32 = 78;
+
+/// Our own sink as a process of its own: what it has stored survives the agent.
+struct Sink {
+    _process: Process,
+    socket: PathBuf,
+    maildir: PathBuf,
+}
+
+impl Sink {
+    fn start(site: &Site, name: &str) -> Self {
+        let socket = site.path().join(format!("{name}.sock"));
+        let maildir = site.path().join(name);
+        let mut command = tied_to_this_thread("KILL", LASTMILE);
+        command.args(["sink", "--lmtp", "--listen", &format!("unix:{}", socket.display()), "--maildir"]);
+        command.arg(&maildir).stdin(Stdio::null());
+        let mut process = Process::start("the sink", &mut command);
+        wait_for("the sink's socket", SOON, || {
+            assert!(process.ended().is_none(), "the sink ended while it started");
+            UnixStream::connect(&socket).ok()
+        });
+        Self { _process: process, socket, maildir }
+    }
+
+    /// How often each subject has arrived.
+    fn arrived(&self) -> BTreeMap<String, usize> {
+        let mut subjects = BTreeMap::new();
+        for message in mailbox::messages(&self.maildir) {
+            // A message without its header would be half a message: never in new/.
+            *subjects.entry(mailbox::header(&message, "Subject").unwrap()).or_default() += 1;
+        }
+        subjects
+    }
+}
+
+/// The configuration that leads all mail to `socket`; more top-level keys follow.
+fn to_socket(socket: &Path, keys: &str) -> String {
+    format!("default_transport = \"lmtp:unix:{}\"\n{keys}", socket.display())
+}
+
+fn message(subject: &str) -> Vec<u8> {
+    format!("From: a@example.org\nSubject: {subject}\n\ntext of {subject}\n").into_bytes()
+}
+
+fn submit(site: &Site, subject: &str) {
+    site.sendmail(&["-i", "-f", "a@example.org", "b@example.org"], &message(subject));
+}
+
+/// A server that takes one message and keeps its answer back until the test lets it go.
+struct Holding {
+    socket: PathBuf,
+    holds: Receiver<()>,
+    release: Sender<()>,
+}
+
+impl Holding {
+    /// Serves `connections` one after the other; a connection that waits for its release ends only then.
+    fn start(site: &Site, connections: usize) -> Self {
+        let socket = site.path().join("holding.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (holds_out, holds) = channel();
+        let (release, released) = channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().take(connections) {
+                serve(&stream.unwrap(), &holds_out, &released);
+            }
+        });
+        Self { socket, holds, release }
+    }
+
+    /// Waits until a message has been taken whole and its answer is owed.
+    #[track_caller]
+    fn wait_until_it_holds(&self, site: &Site) {
+        assert!(self.holds.recv_timeout(SOON).is_ok(), "no message came:\n{}", site.log());
+    }
+
+    fn release(&self) {
+        self.release.send(()).unwrap();
+    }
+}
+
+/// One connection, with no extension at all: one command, one reply. It ends when the client's end does.
+fn serve(stream: &UnixStream, holds: &Sender<()>, released: &Receiver<()>) {
+    let mut lines = BufReader::new(stream).lines();
+    let reply = |text: &str| {
+        let mut stream = stream;
+        // The client may be killed at any time.
+        let _ = stream.write_all(format!("{text}\r\n").as_bytes());
+    };
+    reply("220 holding.example.org");
+    while let Some(Ok(line)) = lines.next() {
+        match line.get(..4).map(str::to_ascii_uppercase).as_deref() {
+            Some("DATA") => {
+                reply("354 go ahead");
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| line != ".")) {}
+                holds.send(()).unwrap_or_default();
+                if released.recv_timeout(ALL_DELIVERED).is_err() {
+                    return;
+                }
+                reply("250 2.0.0 held and stored");
+            }
+            Some("QUIT") => return reply("221 2.0.0 bye"),
+            _ => reply("250 2.0.0 ok"),
+        }
+    }
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn an_agent_that_is_killed_again_and_again_loses_nothing() {
+    const MESSAGES: usize = 200;
+    const WORKERS: usize = 4;
+    const KILLS: usize = 6;
+    let site = Site::new("");
+    let sink = Sink::start(&site, "mail");
+    site.configure(&to_socket(&sink.socket, &format!("workers = {WORKERS}\nworkers_reserved = 0")));
+    // Its first start makes the queue; nobody needs it for submitting.
+    site.start_agent().stop();
+    for number in 0..MESSAGES {
+        submit(&site, &format!("message {number:03}"));
+    }
+    for kill in 1..=KILLS {
+        let goal = kill * MESSAGES / (KILLS + 1);
+        let agent = site.start_agent();
+        wait_for("the next deliveries", ALL_DELIVERED, || (sink.arrived().len() >= goal).then_some(()));
+        agent.kill();
+        assert!(
+            sink.arrived().len() < MESSAGES,
+            "everything was delivered before kill {kill}: it tests nothing"
+        );
+    }
+    let agent = site.start_agent();
+    site.wait_until_empty(ALL_DELIVERED);
+    agent.stop();
+    let arrived = sink.arrived();
+    let missing: Vec<_> = (0..MESSAGES)
+        .map(|number| format!("message {number:03}"))
+        .filter(|subject| !arrived.contains_key(subject))
+        .collect();
+    assert!(missing.is_empty(), "lost: {missing:?}\n{}", site.log());
+    assert_eq!(arrived.len(), MESSAGES);
+    let doubled = arrived.values().sum::<usize>() - MESSAGES;
+    assert!(doubled <= KILLS * WORKERS, "{doubled} copies too many after {KILLS} kills of {WORKERS} workers");
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_message_in_doubt_is_sent_again_with_a_warning() {
+    let site = Site::new("");
+    let server = Holding::start(&site, 2);
+    site.configure(&to_socket(&server.socket, ""));
+    let agent = site.start_agent();
+    submit(&site, "in doubt");
+    server.wait_until_it_holds(&site);
+    agent.kill();
+    server.release();
+    let agent = site.start_agent();
+    server.wait_until_it_holds(&site);
+    server.release();
+    site.wait_for_line(&["to=<b@example.org>", "status=sent"], SOON);
+    assert!(!site.lines_with(&["delivered twice"]).is_empty(), "no warning:\n{}", site.log());
+    site.wait_until_empty(SOON);
+    agent.stop();
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_stop_waits_for_the_answer_that_is_due() {
+    let site = Site::new("");
+    let server = Holding::start(&site, 1);
+    site.configure(&to_socket(&server.socket, "workers = 1\nworkers_reserved = 0"));
+    let mut agent = site.start_agent();
+    submit(&site, "first");
+    server.wait_until_it_holds(&site);
+    agent.signal(Signal::TERM);
+    wait_for("STOPPING=1", SOON, || agent.was_told("STOPPING=1"));
+    // What comes now waits for the next agent.
+    submit(&site, "second");
+    thread::sleep(Duration::from_millis(300));
+    server.release();
+    let status = agent.wait(SOON);
+    assert!(status.success(), "{status}\n{}", site.log());
+    assert_eq!(site.lines_with(&["status=sent (250 2.0.0 held and stored)"]).len(), 1, "{}", site.log());
+    assert_eq!(site.files().len(), 1, "{:?}", site.files());
+
+    let sink = Sink::start(&site, "mail");
+    site.configure(&to_socket(&sink.socket, ""));
+    let agent = site.start_agent();
+    site.wait_until_empty(SOON);
+    agent.stop();
+    assert_eq!(sink.arrived(), BTreeMap::from([("second".to_owned(), 1)]));
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_second_signal_ends_it_at_once_and_keeps_the_message() {
+    let site = Site::new("");
+    let server = Holding::start(&site, 1);
+    site.configure(&to_socket(&server.socket, "shutdown_timeout = \"60s\""));
+    let mut agent = site.start_agent();
+    submit(&site, "held");
+    server.wait_until_it_holds(&site);
+    agent.signal(Signal::INT);
+    wait_for("STOPPING=1", SOON, || agent.was_told("STOPPING=1"));
+    let start = Instant::now();
+    agent.signal(Signal::INT);
+    agent.wait(SOON);
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    assert_eq!(site.files().len(), 1, "{:?}", site.files());
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_stop_does_not_wait_longer_than_it_may() {
+    let site = Site::new("");
+    let server = Holding::start(&site, 1);
+    site.configure(&to_socket(&server.socket, "shutdown_timeout = \"1s\""));
+    let mut agent = site.start_agent();
+    submit(&site, "held");
+    server.wait_until_it_holds(&site);
+    let start = Instant::now();
+    agent.signal(Signal::TERM);
+    agent.wait(SOON);
+    let took = start.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_secs(8)).contains(&took), "it took {took:?}");
+    assert_eq!(site.files().len(), 1, "{:?}", site.files());
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_reload_takes_up_new_routes_and_names_what_needs_a_restart() {
+    let site = Site::new("");
+    let (old, new) = (Sink::start(&site, "old"), Sink::start(&site, "new"));
+    site.configure(&to_socket(&old.socket, ""));
+    let agent = site.start_agent();
+    submit(&site, "before");
+    site.wait_for_line(&["status=sent"], SOON);
+    site.configure(&to_socket(&new.socket, "workers = 7"));
+    agent.signal(Signal::HUP);
+    site.wait_for_line(&["workers", "restart"], SOON);
+    submit(&site, "after");
+    site.wait_for_lines(2, &["status=sent"], SOON);
+    site.wait_until_empty(SOON);
+    assert_eq!(old.arrived(), BTreeMap::from([("before".to_owned(), 1)]));
+    assert_eq!(new.arrived(), BTreeMap::from([("after".to_owned(), 1)]));
+
+    // A mistake in the file changes nothing: the agent goes on with what it has.
+    site.configure("no_such_key = 1");
+    agent.signal(Signal::HUP);
+    site.wait_for_line(&["no_such_key"], SOON);
+    submit(&site, "after the mistake");
+    site.wait_for_lines(3, &["status=sent"], SOON);
+    assert_eq!(new.arrived().len(), 2);
+    agent.stop();
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_second_agent_on_one_queue_is_refused() {
+    let site = Site::new("");
+    let sink = Sink::start(&site, "mail");
+    site.configure(&to_socket(&sink.socket, ""));
+    let agent = site.start_agent();
+    let (status, said) = site.start_agent_in_vain();
+    assert!(!status.success(), "{said}");
+    let queue = site.queue().display().to_string();
+    let is_clear = |line: &str| line.contains(&queue) && line.contains("another agent");
+    assert!(said.lines().any(is_clear), "{said}");
+    // The first one has not noticed.
+    submit(&site, "still here");
+    site.wait_until_empty(SOON);
+    assert_eq!(sink.arrived().len(), 1);
+    agent.stop();
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_queue_that_is_not_ours_is_refused_with_its_path() {
+    let site = Site::new("");
+    fs::create_dir(site.queue()).unwrap();
+    let (status, said) = if getuid().is_root() {
+        // Root may write everywhere; somebody else may not write into root's directory.
+        fs::write(site.config(), format!("queue_directory = \"{}\"\n", site.queue().display())).unwrap();
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+        let mut command = std::process::Command::new("setpriv");
+        command.args(nobody).arg(visible_to_all(&site)).arg("agent").arg("-c").arg(site.config());
+        command.current_dir("/");
+        let output = crate::common::agent::run(&mut command, b"");
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    } else {
+        fs::set_permissions(site.queue(), Permissions::from_mode(0o500)).unwrap();
+        site.start_agent_in_vain()
+    };
+    assert!(!status.success(), "{said}");
+    let queue = site.queue().display().to_string();
+    assert!(said.lines().any(|line| line.contains(&queue) && line.contains("Permission denied")), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// A copy of the program that other users can run: the build directory may be closed to them.
+fn visible_to_all(site: &Site) -> PathBuf {
+    let copy = site.path().join("lastmile");
+    fs::copy(LASTMILE, &copy).unwrap();
+    fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    copy
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_mistake_in_the_configuration_stops_the_start_with_78() {
+    for (mistake, named) in [
+        ("no_such_key = 1", "no_such_key"),
+        ("workers = \"many\"", "workers"),
+        ("[transport.lmtp]\nconnect_timeout = \"5 parsecs\"", "connect_timeout"),
+    ] {
+        let site = Site::new(mistake);
+        let (status, said) = site.start_agent_in_vain();
+        assert_eq!(status.code(), Some(EX_CONFIG), "{mistake}: {said}");
+        assert!(said.contains(named) && said.contains("lastmile.toml"), "{mistake}: {said}");
+        assert!(!site.queue().exists(), "{mistake}: the queue was made all the same");
+    }
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn rubbish_in_the_fifo_is_logged_and_spoils_only_itself() {
+    let site = Site::new("");
+    let sink = Sink::start(&site, "mail");
+    site.configure(&to_socket(&sink.socket, ""));
+    let agent = site.start_agent();
+    let mut rubbish = b"rubbish-begins \x1b[31m\x01\xff\"".to_vec();
+    rubbish.extend(std::iter::repeat_n(b'x', 300));
+    rubbish.extend(b" rubbish-ends");
+    // A torn line: no line end follows it.
+    site.write_to_fifo(&rubbish);
+    for bad in [
+        json!({"queue_file": "../../etc/passwd", "sender": "", "recipients": ["b@example.org"]}),
+        json!({"queue_file": "incoming/../active/x", "sender": "", "recipients": ["b@example.org"]}),
+        json!({"queue_file": "incoming/none"}),
+        json!({"sender": "a@example.org", "recipients": ["b@example.org"]}),
+        json!([1, 2, 3]),
+    ] {
+        site.write_job(&bad);
+    }
+    let queue_file = site.drop_message("good", &message("good"));
+    site.write_job(&json!({"queue_file": queue_file, "sender": "", "recipients": ["b@example.org"]}));
+    site.wait_for_line(&["to=<b@example.org>", "status=sent"], SOON);
+    let line = site.wait_for_line(&["rubbish-begins"], SOON);
+    assert!(!line.contains("rubbish-ends"), "more than 200 octets: {line}");
+    assert!(line.contains(&"x".repeat(100)), "much less than 200 octets: {line}");
+    assert!(!site.log().contains(['\x1b', '\x01']), "control characters reached the log");
+    site.wait_for_line(&["../../etc/passwd"], SOON);
+    site.wait_until_empty(SOON);
+    assert_eq!(sink.arrived(), BTreeMap::from([("good".to_owned(), 1)]));
+    agent.stop();
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_flood_of_bad_lines_does_not_flood_the_log() {
+    let site = Site::new("");
+    let sink = Sink::start(&site, "mail");
+    site.configure(&to_socket(&sink.socket, ""));
+    let agent = site.start_agent();
+    site.write_to_fifo("\n{\"flood\":1}".repeat(5000).as_bytes());
+    let queue_file = site.drop_message("good", &message("good"));
+    site.write_job(&json!({"queue_file": queue_file, "sender": "", "recipients": ["b@example.org"]}));
+    site.wait_for_line(&["to=<b@example.org>", "status=sent"], SOON);
+    let lines = site.lines_with(&["flood"]).len();
+    assert!((1..=20).contains(&lines), "{lines} lines about 5000 bad ones");
+    agent.stop();
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn what_was_queued_while_nobody_ran_is_found_at_the_start() {
+    let site = Site::new("");
+    let sink = Sink::start(&site, "mail");
+    site.configure(&to_socket(&sink.socket, ""));
+    site.start_agent().stop();
+    for number in 0..10 {
+        submit(&site, &format!("early {number}"));
+    }
+    assert_eq!(site.queued().len(), 10);
+    let agent = site.start_agent();
+    site.wait_until_empty(SOON);
+    agent.stop();
+    assert_eq!(sink.arrived().len(), 10);
+    // The IDs are those of the sendmail command; each is removed once.
+    assert_eq!(site.lines_with(&[": removed"]).len(), 10);
+}
