@@ -7,17 +7,17 @@
 # As root it installs what is missing: Debian packages by apt-get, cargo-nextest by cargo. It starts no system
 # service. As anybody else it installs nothing and says what was left out and how to get it.
 #
-# Environment:
-#   LASTMILE_INSTALL=yes|no    install what is missing (default: yes for root, no for others)
-#   LASTMILE_RUN_LIMIT=3600    seconds for the whole run; what still runs then is killed and the run has failed
-#   LASTMILE_STRICT=yes|no     a check that could not run is a failure (default: yes for root, no for others)
+# Environment (not LASTMILE_…: the program under test refuses such variables unless they are its keys):
+#   TESTS_INSTALL=yes|no    install what is missing (default: yes for root, no for others)
+#   TESTS_LIMIT=3600        seconds for the whole run; what still runs then is killed and the run has failed
+#   TESTS_STRICT=yes|no     a check that could not run is a failure (default: yes for root, no for others)
 #
 # Exit code: 0 all passed, 1 a check failed (or was left out, when strict), 2 bad usage, 124 out of time.
 set -euo pipefail
 
-if [[ -z ${LASTMILE_RUN_IS_BOUNDED:-} ]]; then
-    export LASTMILE_RUN_IS_BOUNDED=yes
-    exec timeout --kill-after=30 "${LASTMILE_RUN_LIMIT:-3600}" "${BASH_SOURCE[0]}" "$@" </dev/null
+if [[ -z ${TESTS_ARE_BOUNDED:-} ]]; then
+    export TESTS_ARE_BOUNDED=yes
+    exec timeout --kill-after=30 "${TESTS_LIMIT:-3600}" "${BASH_SOURCE[0]}" "$@" </dev/null
 fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,8 +32,8 @@ case "${1:-}" in
 esac
 
 if [[ $(id -u) == 0 ]]; then default=yes; else default=no; fi
-install=${LASTMILE_INSTALL:-$default}
-strict=${LASTMILE_STRICT:-$default}
+install=${TESTS_INSTALL:-$default}
+strict=${TESTS_STRICT:-$default}
 
 failed=()
 left_out=()
@@ -56,7 +56,11 @@ leave_out() {
     left_out+=("$1")
 }
 
-have() { command -v "$1" >/dev/null; }
+have() {
+    local path
+    path=$(type -P "$1") && [[ -x $path ]]
+}
+
 have_dovecot() { have dovecot && [[ -x /usr/lib/dovecot/lmtp || -x /usr/libexec/dovecot/lmtp ]]; }
 
 # Debian packages whose program is missing, one a line.
@@ -149,18 +153,19 @@ check "format" cargo fmt --check
 check "lints" cargo clippy --all-targets --locked -- -D warnings
 check "tests" run_tests "$peers"
 check "examples in the documentation" cargo test --locked --doc
-RUSTDOCFLAGS="-D warnings" check "documentation" cargo doc --no-deps --locked
+# Private items are documented too, for those who read the source; so links to them lead somewhere.
+RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" check "documentation" cargo doc --no-deps --locked --document-private-items
 if have shellcheck; then
     check "shell scripts" lint_shell_scripts
 else
     leave_out "shell scripts (apt-get install shellcheck)"
 fi
-if ! have mandoc; then
-    leave_out "man pages (apt-get install mandoc)"
-elif compgen -G 'packaging/man/*' >/dev/null; then
+if ! compgen -G 'packaging/man/*' >/dev/null; then
+    printf '\n=== man pages: there are none in packaging/man\n'
+elif have mandoc; then
     check "man pages" mandoc -T lint -W warning packaging/man/*
 else
-    leave_out "man pages (there are none in packaging/man)"
+    leave_out "man pages (apt-get install mandoc)"
 fi
 
 printf '\n=== %d s' "$SECONDS"

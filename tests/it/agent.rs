@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::common::agent::{LASTMILE, SOON, Site};
 use crate::common::mailbox;
-use crate::common::process::{Process, tied_to_this_thread, wait_for};
+use crate::common::process::{Process, wait_for};
 
 /// For everything that a test has queued.
 const ALL_DELIVERED: Duration = Duration::from_secs(90);
@@ -38,8 +38,8 @@ impl Sink {
     fn start(site: &Site, name: &str) -> Self {
         let socket = site.path().join(format!("{name}.sock"));
         let maildir = site.path().join(name);
-        let mut command = tied_to_this_thread("KILL", LASTMILE);
-        command.args(["sink", "--lmtp", "--listen", &format!("unix:{}", socket.display()), "--maildir"]);
+        let listen = format!("unix:{}", socket.display());
+        let mut command = site.command(&["sink", "--lmtp", "--listen", &listen, "--maildir"]);
         command.arg(&maildir).stdin(Stdio::null());
         let mut process = Process::start("the sink", &mut command);
         wait_for("the sink's socket", SOON, || {
