@@ -6,12 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +19,7 @@ use serde_json::json;
 use crate::common::agent::{LASTMILE, SOON, Site};
 use crate::common::mailbox;
 use crate::common::process::{Process, wait_for};
+use crate::holding::{END_OF_DATA, Holding, SECOND_ANSWER};
 
 /// For everything that a test has queued.
 const ALL_DELIVERED: Duration = Duration::from_secs(90);
@@ -73,78 +72,21 @@ fn submit(site: &Site, subject: &str) {
     site.sendmail(&["-i", "-f", "a@example.org", "b@example.org"], &message(subject));
 }
 
-/// A server that takes one message and keeps its answer back until the test lets it go.
-struct Holding {
-    socket: PathBuf,
-    holds: Receiver<()>,
-    release: Sender<()>,
-}
-
-impl Holding {
-    /// Serves `connections` one after the other; a connection that waits for its release ends only then.
-    fn start(site: &Site, connections: usize) -> Self {
-        let socket = site.path().join("holding.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let (holds_out, holds) = channel();
-        let (release, released) = channel();
-        thread::spawn(move || {
-            for stream in listener.incoming().take(connections) {
-                serve(&stream.unwrap(), &holds_out, &released);
-            }
-        });
-        Self { socket, holds, release }
-    }
-
-    /// Waits until a message has been taken whole and its answer is owed.
-    #[track_caller]
-    fn wait_until_it_holds(&self, site: &Site) {
-        assert!(self.holds.recv_timeout(SOON).is_ok(), "no message came:\n{}", site.log());
-    }
-
-    fn release(&self) {
-        self.release.send(()).unwrap();
-    }
-}
-
-/// One connection, with no extension at all: one command, one reply. It ends when the client's end does.
-fn serve(stream: &UnixStream, holds: &Sender<()>, released: &Receiver<()>) {
-    let mut lines = BufReader::new(stream).lines();
-    let reply = |text: &str| {
-        let mut stream = stream;
-        // The client may be killed at any time.
-        let _ = stream.write_all(format!("{text}\r\n").as_bytes());
-    };
-    reply("220 holding.example.org");
-    while let Some(Ok(line)) = lines.next() {
-        match line.get(..4).map(str::to_ascii_uppercase).as_deref() {
-            Some("DATA") => {
-                reply("354 go ahead");
-                while lines.next().is_some_and(|line| line.is_ok_and(|line| line != ".")) {}
-                holds.send(()).unwrap_or_default();
-                if released.recv_timeout(ALL_DELIVERED).is_err() {
-                    return;
-                }
-                reply("250 2.0.0 held and stored");
-            }
-            Some("QUIT") => return reply("221 2.0.0 bye"),
-            _ => reply("250 2.0.0 ok"),
-        }
-    }
-}
-
 #[test]
 #[ignore = "waits for the agent"]
 fn an_agent_that_is_killed_again_and_again_loses_nothing() {
     const MESSAGES: usize = 200;
     const WORKERS: usize = 4;
-    const KILLS: usize = 6;
+    const KILLS: usize = 12;
     let site = Site::new("");
     let sink = Sink::start(&site, "mail");
     site.configure(&to_socket(&sink.socket, &format!("workers = {WORKERS}\nworkers_reserved = 0")));
     // Its first start makes the queue; nobody needs it for submitting.
     site.start_agent().stop();
     for number in 0..MESSAGES {
-        submit(&site, &format!("message {number:03}"));
+        let subject = format!("message {number:03}");
+        let large = [message(&subject), b"0123456789abcdef\n".repeat(2000)].concat();
+        site.sendmail(&["-i", "-f", "a@example.org", "b@example.org"], &large);
     }
     for kill in 1..=KILLS {
         let goal = kill * MESSAGES / (KILLS + 1);
@@ -172,29 +114,60 @@ fn an_agent_that_is_killed_again_and_again_loses_nothing() {
 
 #[test]
 #[ignore = "waits for the agent"]
-fn a_message_in_doubt_is_sent_again_with_a_warning() {
+fn a_kill_at_any_stage_of_a_conversation_loses_nothing() {
+    for stage in ["greeting", "LHLO", "MAIL", "RCPT", "DATA", END_OF_DATA] {
+        let site = Site::new("");
+        let server = Holding::start(&site, &[stage, ""]);
+        site.configure(&to_socket(&server.socket, ""));
+        let agent = site.start_agent();
+        submit(&site, "only once");
+        server.wait_until_it_holds(&site);
+        agent.kill();
+        server.release();
+        let agent = site.start_agent();
+        site.wait_for_line(&["to=<b@example.org>", "status=sent (250 2.0.0 held and stored)"], SOON);
+        site.wait_until_empty(SOON);
+        agent.stop();
+        // Only where the server had it whole, and had not said so, may it come twice; and then the log warns.
+        let in_doubt = stage == END_OF_DATA;
+        assert_eq!(server.stored().len(), 1 + usize::from(in_doubt), "killed at {stage}:\n{}", site.log());
+        let warned = !site.lines_with(&["delivered twice"]).is_empty();
+        assert_eq!(warned, in_doubt, "killed at {stage}:\n{}", site.log());
+    }
+}
+
+#[test]
+#[ignore = "waits for the agent"]
+fn a_recipient_whose_answer_came_before_the_kill_is_done() {
     let site = Site::new("");
-    let server = Holding::start(&site, 2);
+    let server = Holding::start(&site, &[SECOND_ANSWER, ""]);
     site.configure(&to_socket(&server.socket, ""));
     let agent = site.start_agent();
-    submit(&site, "in doubt");
+    let arguments = ["-i", "-f", "a@example.org", "first@example.org", "second@example.org"];
+    site.sendmail(&arguments, &message("for two"));
     server.wait_until_it_holds(&site);
+    site.wait_for_line(&["to=<first@example.org>", "status=sent"], SOON);
     agent.kill();
     server.release();
     let agent = site.start_agent();
-    server.wait_until_it_holds(&site);
-    server.release();
-    site.wait_for_line(&["to=<b@example.org>", "status=sent"], SOON);
-    assert!(!site.lines_with(&["delivered twice"]).is_empty(), "no warning:\n{}", site.log());
     site.wait_until_empty(SOON);
     agent.stop();
+    assert_eq!(
+        server.stored(),
+        [
+            vec!["first@example.org".to_owned(), "second@example.org".to_owned()],
+            vec!["second@example.org".to_owned()]
+        ]
+    );
+    assert_eq!(site.lines_with(&["to=<first@example.org>", "status=sent"]).len(), 1, "{}", site.log());
+    assert_eq!(site.lines_with(&["to=<second@example.org>", "status=sent"]).len(), 1, "{}", site.log());
 }
 
 #[test]
 #[ignore = "waits for the agent"]
 fn a_stop_waits_for_the_answer_that_is_due() {
     let site = Site::new("");
-    let server = Holding::start(&site, 1);
+    let server = Holding::start(&site, &[END_OF_DATA]);
     site.configure(&to_socket(&server.socket, "workers = 1\nworkers_reserved = 0"));
     let mut agent = site.start_agent();
     submit(&site, "first");
@@ -222,7 +195,7 @@ fn a_stop_waits_for_the_answer_that_is_due() {
 #[ignore = "waits for the agent"]
 fn a_second_signal_ends_it_at_once_and_keeps_the_message() {
     let site = Site::new("");
-    let server = Holding::start(&site, 1);
+    let server = Holding::start(&site, &[END_OF_DATA]);
     site.configure(&to_socket(&server.socket, "shutdown_timeout = \"60s\""));
     let mut agent = site.start_agent();
     submit(&site, "held");
@@ -240,7 +213,7 @@ fn a_second_signal_ends_it_at_once_and_keeps_the_message() {
 #[ignore = "waits for the agent"]
 fn a_stop_does_not_wait_longer_than_it_may() {
     let site = Site::new("");
-    let server = Holding::start(&site, 1);
+    let server = Holding::start(&site, &[END_OF_DATA]);
     site.configure(&to_socket(&server.socket, "shutdown_timeout = \"1s\""));
     let mut agent = site.start_agent();
     submit(&site, "held");

@@ -9,4 +9,5 @@
 mod common;
 
 mod agent;
+mod holding;
 mod tidy;
