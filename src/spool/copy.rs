@@ -164,6 +164,7 @@ impl Pickup {
         if begins_as_queue_file(&source).map_err(|error| self.unreadable(id, error))? {
             return self.copy_queue_file(id, trusted);
         }
+        self.spool.check_room(&self.limits)?;
         unfinished.envelope.origin = format!("uid={uid}");
         let written = (|| {
             let length = source.metadata().map_err(WriteError::Source)?.len();

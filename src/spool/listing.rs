@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, Dir};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::directory::{Place, Spool};
@@ -89,7 +89,9 @@ impl Spool {
     /// Starts a listing; entries with their time in `deferred/`. Names that appear meanwhile may or may not be in
     /// it.
     pub fn names(&self, place: Place) -> io::Result<Names> {
-        let dir = Dir::read_from(self.at(place))?;
+        // A stream of its own: the open directory is shared, and may be open as a path only.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = Dir::new(rustix::fs::openat(self.at(place), ".", flags, Mode::empty())?)?;
         Ok(Names { dir, with_time: place == Place::Deferred })
     }
 }

@@ -37,15 +37,15 @@ impl Pickup {
             let name = entry?.name;
             let id = name.to_str().and_then(|name| name.strip_suffix(".in"));
             let Some(id) = id.and_then(|id| id.parse::<QueueId>().ok()) else { continue };
-            if self.is_queued(id)? {
-                self.spool.unlink(Place::Tmp, &name)?;
-                continue;
+            match self.is_queued(id) {
+                Ok(true) => drop(self.spool.unlink(Place::Tmp, &name)?),
+                Ok(false) => results.push(match self.resume(id, trusted) {
+                    // Its name is not known any more, so it stays here for the next time.
+                    Err(Refused::Postponed(error)) => PickedUp::Postponed { name, error },
+                    result => self.conclude(id, &name, result),
+                }),
+                Err(error) => results.push(PickedUp::Stuck { name, error }),
             }
-            let result = self.resume(id, trusted);
-            results.push(match result {
-                Err(Refused::Postponed(error)) => PickedUp::Postponed { name, error },
-                result => self.conclude(id, &name, result),
-            });
         }
         Ok(results)
     }
@@ -69,8 +69,8 @@ impl Pickup {
                 Ok(false)
             }
             Err(LoadError::Io(error)) => Err(error),
-            // A file of this name that pickup did not make: whose it is shows when it is loaded.
-            Err(LoadError::Version(_) | LoadError::Foreign(_)) => Ok(true),
+            // Not made by pickup: somebody has to look.
+            Err(error @ (LoadError::Version(_) | LoadError::Foreign(_))) => Err(io::Error::other(error)),
         }
     }
 
