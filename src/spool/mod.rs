@@ -31,6 +31,7 @@ pub use listing::{Entry, Names, is_incoming_name};
 pub use pickup::{Peek, PickedUp, Pickup, Taken};
 pub use prepare::Lock;
 pub use queue_file::{Content, Cursor, LoadError, Loaded, QueueFile, Recipients};
+pub use recovery::STALE_MAX;
 pub use reply_log::{LOG_SIZE_MAX, LoggedReply, ReplyLog};
 pub use submit::{Draft, SubmitError, SubmitLimits, survive_file_size_limit};
 pub use watch::Watch;

@@ -27,6 +27,8 @@ use crate::mail::QueueId;
 
 /// How long a writer may take before its unfinished file counts as abandoned.
 const DRAFT_AGE_MAX: Duration = Duration::from_secs(36 * 3600);
+/// Drafts removed in one go.
+pub const STALE_MAX: usize = 1000;
 
 impl Pickup {
     /// Goes on with pickups that a crash (or a full disk) has interrupted: to be called at start, before anything
@@ -90,8 +92,9 @@ impl Pickup {
         }
     }
 
-    /// Removes what writers have left unfinished for 36 hours, in `incoming/` and `tmp/`. Returns what was removed,
-    /// and, once for each name, what could not be.
+    /// Removes what writers have left unfinished for 36 hours, in `incoming/` and `tmp/`: at most
+    /// [`STALE_MAX`] at a time, so that nobody can keep the pickup busy with them. Returns what was removed, and,
+    /// once for each name, what could not be.
     pub fn remove_stale_drafts(&mut self, now: SystemTime) -> io::Result<Vec<(OsString, io::Result<()>)>> {
         let mut removed = Vec::new();
         for place in [Place::Incoming, Place::Tmp] {
@@ -102,6 +105,9 @@ impl Pickup {
                     let path = self.spool.path_of(place, &name).into_os_string();
                     if result.is_ok() || self.complain(&path) {
                         removed.push((path, result));
+                    }
+                    if removed.len() >= STALE_MAX {
+                        return Ok(removed);
                     }
                 }
             }

@@ -145,6 +145,25 @@ fn what_is_of_no_use_is_kept_aside_with_a_reason() {
 }
 
 #[test]
+fn no_beginning_of_what_our_submitters_drop_passes_for_a_message() {
+    let queue = TestQueue::new();
+    let limits = SubmitLimits::default();
+    let name = queue.spool.drop_incoming(draft(&["b@y"]), &mut &b"Subject: x\n\nhi\n"[..], &limits).unwrap();
+    let whole = fs::read(queue.at(Place::Incoming, &name)).unwrap();
+    for length in 0..whole.len() {
+        fs::write(queue.at(Place::Incoming, &name), &whole[..length]).unwrap();
+        let taken = take(&queue, &name);
+        let PickedUp::SetAside { place: Place::Corrupt, id, .. } = taken else {
+            panic!("{length}: {taken:?}")
+        };
+        fs::remove_file(queue.at(Place::Corrupt, id.as_str())).unwrap();
+    }
+    queue.drop_file(&name, whole);
+    queued(take(&queue, &name));
+    assert_eq!(queue.listing().len(), 1);
+}
+
+#[test]
 fn what_is_no_plain_file_is_kept_aside_and_never_followed() {
     let queue = TestQueue::new();
     let secret = queue.path.join("secret");

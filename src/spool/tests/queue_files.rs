@@ -177,6 +177,21 @@ fn each_kind_of_damage_goes_where_it_belongs() {
 }
 
 #[test]
+fn no_beginning_of_a_file_passes_for_a_message() {
+    let queue = TestQueue::new();
+    let id = submit_to(&queue, 3);
+    let path = queue.at(Place::Active, id.as_str());
+    let whole = fs::read(&path).unwrap();
+    for length in (0..whole.len()).rev() {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = queue.spool.load(id, Cursor::default(), 10).unwrap_err();
+        assert!(matches!(error, LoadError::Corrupt(_)), "{length}: {error}");
+    }
+    fs::write(&path, whole).unwrap();
+    assert_eq!(queue.spool.load(id, Cursor::default(), 10).unwrap().unsettled, 3);
+}
+
+#[test]
 fn what_is_no_file_of_ours_is_not_believed() {
     let queue = TestQueue::new();
     let (one, two) = (submit_to(&queue, 1), submit_to(&queue, 1));
