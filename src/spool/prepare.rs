@@ -2,7 +2,8 @@
 //!
 //! - Owns: owners and modes, what is unsafe about them, and `agent.lock`.
 //! - Leaves to others: everything after the start (`directory`).
-//! - Always true: what was there is checked and never changed; a refusal says what would make it right.
+//! - Always true: a directory or FIFO that was there is checked and never changed; a refusal says what is wrong
+//!   with it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -198,9 +198,10 @@ impl QueueFile {
         Ok(system_time(metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or(0)))
     }
 
-    /// Reads up to `window` unsettled recipients from `from` on. With the default cursor, that is once for each
+    /// Reads up to `window` unsettled recipients (at least one) from `from` on. With the default cursor, that is once for each
     /// message, all lines are counted too.
     pub fn load(&self, from: Cursor, window: usize) -> Result<Loaded, LoadError> {
+        let window = window.max(1);
         let states = self.read_states()?;
         let unsettled = |state: &State| !state.is_final();
         let total = states.iter().filter(unsettled).count();

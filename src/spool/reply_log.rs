@@ -24,7 +24,7 @@ use crate::mail::{Address, EnhancedStatus, Outcome, QueueId, Recipient};
 /// Octets up to which deferrals are logged.
 pub const LOG_SIZE_MAX: u64 = 16 << 20;
 /// Octets of one line; a longer one is not ours.
-const LINE_LENGTH_MAX: usize = 64 << 10;
+const LINE_LENGTH_MAX: usize = 128 << 10;
 /// Octets kept of a server's text.
 const TEXT_LENGTH_MAX: usize = 4096;
 
