@@ -1,4 +1,5 @@
-//! The copy that pickup makes: from a claimed file, which its owner may still write to, to a queue file of ours.
+//! The copy that pickup makes: from a claimed file, which its owner may still write to, to a queue file of
+//! ours.
 //!
 //! - Owns: steps 2 to 5 of a pickup, and which parts of a dropped file count.
 //! - Leaves to others: the claim, and what becomes of a file that is refused (`pickup`).
@@ -16,6 +17,7 @@ use super::directory::Place;
 use super::format::{self, DroppedHead, FormatError, MAGIC};
 use super::pickup::{Pickup, Taken};
 use super::queue_file::LoadError;
+use super::state::States;
 use super::submit::{Draft, SubmitError, envelope_of, now};
 use super::write::{Unfinished, WriteError};
 use crate::mail::{BodyType, Envelope, QueueId, Recipient};
@@ -72,8 +74,8 @@ impl Pickup {
         Ok(Claimed { file, uid })
     }
 
-    /// Steps 2 to 5 for a queue file. What is read is parsed and written at once, so nobody can change in between
-    /// what was checked.
+    /// Steps 2 to 5 for a queue file. What is read is parsed and written at once, so nobody can change in
+    /// between what was checked.
     pub(super) fn copy_queue_file(
         &self,
         id: QueueId,
@@ -91,7 +93,7 @@ impl Pickup {
         let mut reader = BufReader::with_capacity(64 << 10, Read::take(&source, length));
         format::read_version(&mut reader).map_err(corrupt)?;
         let head = format::read_dropped_head(&mut reader).map_err(corrupt)?;
-        format::States::read(&mut reader, head.recipients).map_err(corrupt)?;
+        States::read(&mut reader, head.recipients).map_err(corrupt)?;
 
         let (said_size, count) = (head.size, head.recipients);
         let (envelope, ignored_nexthop) = believe(head, id, uid, trusted);
@@ -140,7 +142,7 @@ impl Pickup {
         let mut reader = BufReader::new(&file);
         format::read_version(&mut reader)?;
         let head = format::read_head(&mut reader)?;
-        format::States::read(&mut reader, head.count)?;
+        States::read(&mut reader, head.count)?;
         let mut line = Vec::new();
         for position in 0..head.count {
             format::read_recipient(&mut reader, position, &mut line)?;
@@ -224,8 +226,8 @@ pub(super) fn begins_as_queue_file(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The envelope that a dropped file gets: what its owner may say, and what is ours. Also the nexthop, if it does
-/// not count.
+/// The envelope that a dropped file gets: what its owner may say, and what is ours. Also the nexthop, if it
+/// does not count.
 fn believe(
     head: DroppedHead,
     id: QueueId,
@@ -249,8 +251,8 @@ fn believe(
     (envelope, ignored)
 }
 
-/// A dropped file may say how long its content is; our own submitters do. If it then is not, a crash has cut it:
-/// it was never acknowledged, and half a message must not be delivered.
+/// A dropped file may say how long its content is; our own submitters do. If it then is not, a crash has cut
+/// it: it was never acknowledged, and half a message must not be delivered.
 fn check_size(said: Option<Option<u64>>, found: u64) -> Result<(), WriteError> {
     match said {
         Some(None) => Err(WriteError::Rejected("it was never finished: its size is missing".into())),

@@ -1,8 +1,8 @@
 //! The queue directory: what lies where, with which modes, and how a message moves.
 //!
 //! - Owns: the open directories, and every rename and unlink of a message.
-//! - Leaves to others: owners, modes and the lock (`prepare`), what is in a queue file (`queue_file`), how one
-//!   comes into being (`submit`, `pickup`).
+//! - Leaves to others: owners, modes and the lock (`prepare`), what is in a queue file (`queue_file`), how
+//!   one comes into being (`submit`, `pickup`).
 //! - Always true: everything is done relative to directories that are open, so it works after chroot and when
 //!   somebody renames the tree; no symbolic link below the queue directory is followed; a name that exists is
 //!   never overwritten.
@@ -214,8 +214,8 @@ impl Spool {
     }
 
     /// Removes a message and what `deferred/ID.log` says about it; `false` if it was not there. The log goes
-    /// last: one without a message is found and removed at the next start, a message without its log would have
-    /// lost its history.
+    /// last: one without a message is found and removed at the next start, a message without its log would
+    /// have lost its history.
     pub fn remove(&self, id: QueueId, place: Place) -> io::Result<bool> {
         let was_there = self.unlink(place, id.as_str().as_ref())?;
         if was_there {
@@ -280,8 +280,8 @@ impl Spool {
     pub(super) fn rename_new(&self, from: Place, old: &OsStr, to: Place, new: &OsStr) -> Result<(), Errno> {
         let (from, to) = (self.at(from), self.at(to));
         match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-            // Some network file systems cannot do it in one step. Names are random and made by us alone, so that
-            // looking first is nearly as good.
+            // Some network file systems cannot do it in one step. Names are random and made by us alone, so
+            // that looking first is nearly as good.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 match rustix::fs::statat(to, new, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(_) => Err(Errno::EXIST),

@@ -84,8 +84,8 @@ impl AsFd for JobFifo {
     }
 }
 
-/// What became of a job line. For a message that is in the queue none of these is an error: the agent finds it
-/// when it lists `active/` or `incoming/`.
+/// What became of a job line. For a message that is in the queue none of these is an error: the agent finds
+/// it when it lists `active/` or `incoming/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobWritten {
     /// The agent will read it.

@@ -21,10 +21,11 @@ const NAME_LENGTH_MAX: usize = 64;
 /// One name in a directory of the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// As it lies on disk: users may have put anything into `incoming/`, and `deferred/` has logs (`ID.log`) too.
+    /// As it lies on disk: users may have put anything into `incoming/`, and `deferred/` has logs (`ID.log`)
+    /// too.
     pub name: OsString,
-    /// When its message is to be tried again: the time of modification of a message in `deferred/`. `None` for
-    /// everything else, where nobody needs it and it would cost a system call.
+    /// When its message is to be tried again: the time of modification of a message in `deferred/`. `None`
+    /// for everything else, where nobody needs it and it would cost a system call.
     pub modified: Option<SystemTime>,
 }
 
@@ -86,8 +87,8 @@ pub(super) fn system_time(seconds: i64, nanoseconds: u32) -> SystemTime {
 }
 
 impl Spool {
-    /// Starts a listing; entries with their time in `deferred/`. Names that appear meanwhile may or may not be in
-    /// it.
+    /// Starts a listing; entries with their time in `deferred/`. Names that appear meanwhile may or may not
+    /// be in it.
     pub fn names(&self, place: Place) -> io::Result<Names> {
         // A stream of its own: the open directory is shared, and may be open as a path only.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,21 +1,24 @@
 //! The queue on disk: one directory tree, in which a message is a file and its state a place.
 //!
-//! - Owns: the directories, the lock and the job FIFO; queue files and the order in which they are written; pickup
-//!   of what users drop; reply logs.
-//! - Leaves to others: what is delivered when (`queue`), threads (`agent`), what a message should contain (`cli`).
-//! - Always true: from its acknowledgement on a message is on disk until each recipient is settled; what other
-//!   users can write is copied before it is believed; nothing is deleted unread.
+//! - Owns: the directories, the lock and the job FIFO; queue files and the order in which they are written;
+//!   pickup of what users drop; reply logs.
+//! - Leaves to others: what is delivered when (`queue`), threads (`agent`), what a message should contain
+//!   (`cli`).
+//! - Always true: from its acknowledgement on a message is on disk until each recipient is settled; what
+//!   other users can write is copied before it is believed; nothing is deleted unread.
 
 mod copy;
 mod directory;
 mod fifo;
 mod format;
+mod lines;
 mod listing;
 mod pickup;
 mod prepare;
 mod queue_file;
 mod recovery;
 mod reply_log;
+mod state;
 mod submit;
 mod watch;
 mod wire;
@@ -26,13 +29,15 @@ mod tests;
 
 pub use directory::{Place, Spool, SpoolError};
 pub use fifo::{JOB_LINE_ATOMIC, JobFifo, JobWritten};
-pub use format::{RECIPIENTS_MAX, State};
+pub use format::RECIPIENTS_MAX;
+pub use lines::Cursor;
 pub use listing::{Entry, Names, is_incoming_name};
 pub use pickup::{Peek, PickedUp, Pickup, Taken};
 pub use prepare::Lock;
-pub use queue_file::{Content, Cursor, LoadError, Loaded, QueueFile, Recipients};
+pub use queue_file::{Content, LoadError, Loaded, QueueFile, Recipients};
 pub use recovery::STALE_MAX;
 pub use reply_log::{LOG_SIZE_MAX, LoggedReply, ReplyLog};
+pub use state::State;
 pub use submit::{Draft, SubmitError, SubmitLimits, survive_file_size_limit};
 pub use watch::Watch;
 pub use wire::Normaliser;

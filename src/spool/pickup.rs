@@ -1,16 +1,17 @@
 //! Pickup: from what anybody dropped into `incoming/` to a message in `active/`.
 //!
 //! - Owns: the claim, and what becomes of a file that was claimed.
-//! - Leaves to others: the copy (`copy`), interrupted pickups (`recovery`), when to look and what to log (`agent`),
-//!   whom to trust with a nexthop (`config`).
-//! - Always true: a file that somebody else can still write to is read once, from its start to its end, and what
-//!   was read is what is queued; a dropped file is removed only when its message is on disk in `active/`; a file
-//!   that is of no use is kept in `corrupt/`, never deleted unread.
+//! - Leaves to others: the copy (`copy`), interrupted pickups (`recovery`), when to look and what to log
+//!   (`agent`), whom to trust with a nexthop (`config`).
+//! - Always true: a file that somebody else can still write to is read once, from its start to its end, and
+//!   what was read is what is queued; a dropped file is removed only when its message is on disk in
+//!   `active/`; a file that is of no use is kept in `corrupt/`, never deleted unread.
 //!
-//! The steps, each of which a crash may follow: (1) a rename to `tmp/ID.in` claims the file; (2) it is opened and
-//! looked at; (3) it is copied to `tmp/ID`; (4) that goes to `active/` as every submission does; (5) `tmp/ID.in` is
-//! unlinked; (6) the caller hears of it. A bare message has its envelope in a job line, which a crash would lose
-//! once the file is claimed: so its `tmp/ID`, complete but for the content, is on disk *before* step 1.
+//! The steps, each of which a crash may follow: (1) a rename to `tmp/ID.in` claims the file; (2) it is opened
+//! and looked at; (3) it is copied to `tmp/ID`; (4) that goes to `active/` as every submission does; (5)
+//! `tmp/ID.in` is unlinked; (6) the caller hears of it. A bare message has its envelope in a job line, which
+//! a crash would lose once the file is claimed: so its `tmp/ID`, complete but for the content, is on disk
+//! *before* step 1.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -157,8 +158,8 @@ impl Pickup {
         }
     }
 
-    /// Picks up a bare message, with the envelope from its job line; its owner becomes the origin. A file that
-    /// turns out to be a queue file speaks for itself.
+    /// Picks up a bare message, with the envelope from its job line; its owner becomes the origin. A file
+    /// that turns out to be a queue file speaks for itself.
     pub fn take_bare(&mut self, name: &OsStr, draft: Draft, trusted: &dyn Fn(u32) -> bool) -> PickedUp {
         let begun = self.spool.check_room(&self.limits).and_then(|()| self.begin_bare(draft));
         let unfinished = match begun {
@@ -174,8 +175,8 @@ impl Pickup {
         self.conclude(id, name, result)
     }
 
-    /// Takes in a file in the queue that belongs to somebody else ([`LoadError::Foreign`]) as if it had been
-    /// dropped, under the ID that it has.
+    /// Takes in a file in the queue that belongs to somebody else ([`super::LoadError::Foreign`]) as if it
+    /// had been dropped, under the ID that it has.
     pub fn take_foreign(&mut self, id: QueueId, from: Place, trusted: &dyn Fn(u32) -> bool) -> PickedUp {
         let name = OsString::from(id.as_str());
         if let Err(error) = self.claim(from, &name, id) {
@@ -225,8 +226,8 @@ impl Pickup {
         }
     }
 
-    /// Gives a file its name back, for another try; where that is taken or cannot be, the file stays claimed, and
-    /// the envelope of a bare one with it.
+    /// Gives a file its name back, for another try; where that is taken or cannot be, the file stays claimed,
+    /// and the envelope of a bare one with it.
     fn put_back(&self, id: QueueId, name: &OsStr) {
         if self.spool.rename_new(Place::Tmp, &claimed_name(id), Place::Incoming, name).is_ok() {
             self.discard(id);

@@ -2,8 +2,8 @@
 //!
 //! - Owns: owners and modes, what is unsafe about them, and `agent.lock`.
 //! - Leaves to others: everything after the start (`directory`).
-//! - Always true: a directory or FIFO that was there is checked and never changed; a refusal says what is wrong
-//!   with it.
+//! - Always true: a directory or FIFO that was there is checked and never changed; a refusal says what is
+//!   wrong with it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -25,9 +25,9 @@ pub struct Lock {
 }
 
 impl Spool {
-    /// Opens the queue for an agent: makes what is missing, checks what is there, takes the lock and opens the
-    /// job FIFO. `owner` is the user and group that the agent will run as; `None`: the present ones. Needs root if
-    /// that is somebody else. Call it before privileges are dropped and before chroot.
+    /// Opens the queue for an agent: makes what is missing, checks what is there, takes the lock and opens
+    /// the job FIFO. `owner` is the user and group that the agent will run as; `None`: the present ones.
+    /// Needs root if that is somebody else. Call it before privileges are dropped and before chroot.
     pub fn prepare(path: &Path, owner: Option<(Uid, Gid)>) -> Result<(Self, Lock), SpoolError> {
         let owner = owner.unwrap_or_else(|| (rustix::process::geteuid(), rustix::process::getegid()));
         let root = make_root(path, owner)?;
@@ -94,9 +94,9 @@ impl Spool {
     }
 }
 
-/// The mode a directory is made with, and beyond which it is unsafe. In `incoming` anyone may drop a file and nobody
-/// but the agent may list; the sticky bit keeps users from touching each other's files, and the set-group-ID
-/// bit gives those files the agent's group, so that mode 0640 lets the agent read them.
+/// The mode a directory is made with, and beyond which it is unsafe. In `incoming` anyone may drop a file and
+/// nobody but the agent may list; the sticky bit keeps users from touching each other's files, and the
+/// set-group-ID bit gives those files the agent's group, so that mode 0640 lets the agent read them.
 fn modes(place: Place) -> (u32, u32) {
     match place {
         Place::Incoming => (0o3733, 0o3733),

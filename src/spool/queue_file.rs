@@ -1,14 +1,14 @@
 //! Queue files: loading a message, marking what became of each recipient, reading its content.
 //!
 //! - Owns: reading what `submit` wrote, and the states that are overwritten in place.
-//! - Leaves to others: the grammar (`format`), which message is loaded when (`agent`), what the marks mean for
-//!   delivery (`queue`, `agent`).
+//! - Leaves to others: the grammar (`format`), which message is loaded when (`agent`), what the marks mean
+//!   for delivery (`queue`, `agent`).
 //! - Always true: only files that the queue's owner has written are read as ours; whatever else a file holds,
-//!   the answer is a [`LoadError`], never a panic, and memory stays within the window that was asked for, a head
-//!   and one byte per recipient.
+//!   the answer is a [`LoadError`], never a panic, and memory stays within the window that was asked for, a
+//!   head and one byte per recipient.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,9 +17,14 @@ use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::directory::{Place, Spool};
-use super::format::{self, FormatError, State, States};
+use super::format::{self, FormatError};
+use super::lines::{Cursor, Lines, Section};
 use super::listing::system_time;
+use super::state::{State, States};
 use crate::mail::{Envelope, QueueId, Recipient};
+
+/// Octets of states read at a time.
+const STATES_READ: usize = 8 << 10;
 
 /// Why a message cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +39,8 @@ pub enum LoadError {
     /// taken in as a dropped file is ([`super::Pickup::take_foreign`]): its head is not to be believed.
     #[error("the queue file belongs to uid {0}, who may still write to it")]
     Foreign(u32),
-    /// Not a queue file, or a damaged one: it goes to `corrupt/`. Says what is wrong, as the end of a sentence
-    /// about the file.
+    /// Not a queue file, or a damaged one: it goes to `corrupt/`. Says what is wrong, as the end of a
+    /// sentence about the file.
     #[error("the queue file is damaged: {0}")]
     Corrupt(String),
     /// The disk failed us; the file may be fine.
@@ -44,8 +49,8 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Where a message goes that cannot be loaded for this reason; `None` if its file is not at fault, or is to
-    /// be taken in first.
+    /// Where a message goes that cannot be loaded for this reason; `None` if its file is not at fault, or is
+    /// to be taken in first.
     pub fn place(&self) -> Option<Place> {
         match self {
             Self::Version(_) => Some(Place::Hold),
@@ -65,29 +70,13 @@ impl From<FormatError> for LoadError {
     }
 }
 
-/// Where the next window of a large message begins. The default is the first recipient.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    position: u32,
-    /// Octets from the first recipient's line: without it, the windows of a list of a million recipients would
-    /// mean reading the file a thousand times.
-    offset: u64,
-}
-
-impl Cursor {
-    /// The position of the next recipient, settled or not.
-    pub fn position(self) -> u32 {
-        self.position
-    }
-}
-
 /// A message, and a window of the recipients for whom something is still to be done.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// What is known of the message.
     pub envelope: Envelope,
-    /// The window: pending, in doubt and refused recipients only. Those in doubt are to be tried again, with a
-    /// warning; for refused ones only the bounce is owed.
+    /// The window: pending, in doubt and refused recipients only. Those in doubt are to be tried again, with
+    /// a warning; for refused ones only the bounce is owed.
     pub recipients: Vec<(Recipient, State)>,
     /// Recipients behind the window that are not settled.
     pub rest: usize,
@@ -159,9 +148,9 @@ impl Spool {
 
 impl QueueFile {
     /// Reads the head and finds where everything lies, in constant time whatever the number of recipients:
-    /// content has only CRLF for line ends, so the first two LF in a row end the recipients, and they must stand
-    /// right where the size says that the content begins. A file that was cut short, or whose size was never
-    /// filled in, fails this.
+    /// content has only CRLF for line ends, so the first two LF in a row end the recipients, and they must
+    /// stand right where the size says that the content begins. A file that was cut short, or whose size was
+    /// never filled in, fails this.
     fn from_file(file: File, length: u64) -> Result<Self, LoadError> {
         let mut reader = BufReader::new(&file);
         format::read_version(&mut reader)?;
@@ -198,17 +187,17 @@ impl QueueFile {
         Ok(system_time(metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or(0)))
     }
 
-    /// Reads up to `window` unsettled recipients (at least one) from `from` on. With the default cursor, that is once for each
-    /// message, all lines are counted too.
+    /// Reads up to `window` unsettled recipients (at least one) from `from` on. With the default cursor, that
+    /// is once for each message, all lines are counted too.
     pub fn load(&self, from: Cursor, window: usize) -> Result<Loaded, LoadError> {
         let window = window.max(1);
         let states = self.read_states()?;
         let unsettled = |state: &State| !state.is_final();
         let total = states.iter().filter(unsettled).count();
-        let mut ahead = states.iter().skip(from.position as usize).filter(unsettled).count();
-        let mut lines = Lines::new(self, from);
+        let mut ahead = states.iter().skip(from.position() as usize).filter(unsettled).count();
+        let mut lines = self.lines(from);
         let mut recipients = Vec::with_capacity(window.min(ahead));
-        for state in states.iter().skip(from.position as usize) {
+        for state in states.iter().skip(from.position() as usize) {
             if recipients.len() >= window || ahead == 0 {
                 break;
             }
@@ -237,7 +226,7 @@ impl QueueFile {
 
     /// All recipients and their states, one at a time: for bounces and for `queue show`.
     pub fn recipients(&self) -> Result<Recipients<'_>, LoadError> {
-        Ok(Recipients { states: self.states()?.into_iter(), lines: Lines::new(self, Cursor::default()) })
+        Ok(Recipients { states: self.states()?.into_iter(), lines: self.lines(Cursor::default()) })
     }
 
     /// The states of all recipients, by position.
@@ -245,14 +234,19 @@ impl QueueFile {
         Ok(self.read_states()?.iter().collect())
     }
 
+    fn lines(&self, from: Cursor) -> Lines<'_> {
+        let section = Section { file: &self.file, at: self.recipients_at, end: self.content_at - 1 };
+        Lines::new(section, self.count, from)
+    }
+
     fn read_states(&self) -> Result<States, LoadError> {
         let line = Section { file: &self.file, at: self.states_at, end: self.recipients_at };
         Ok(States::read(&mut BufReader::with_capacity(STATES_READ, line), self.count)?)
     }
 
-    /// Marks recipients, given by position in ascending order: each run of neighbours is one write. The marks are
-    /// not synced: a power loss may double what was finished in the last seconds, which is better than to pay a
-    /// sync for each reply.
+    /// Marks recipients, given by position in ascending order: each run of neighbours is one write. The marks
+    /// are not synced: a power loss may double what was finished in the last seconds, which is better than to
+    /// pay a sync for each reply.
     pub fn mark(&self, positions: &[u32], state: State) -> io::Result<()> {
         for run in positions.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             let (Some(&first), Some(&last)) = (run.first(), run.last()) else { continue };
@@ -273,8 +267,8 @@ impl QueueFile {
         self.file.write_all_at(b"W", self.states_at)
     }
 
-    /// Sets when the message is to be tried again: the file's modification time. To be done before it is renamed
-    /// to `deferred/`, where the time counts.
+    /// Sets when the message is to be tried again: the file's modification time. To be done before it is
+    /// renamed to `deferred/`, where the time counts.
     pub fn set_next_attempt(&self, time: SystemTime) -> io::Result<()> {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let last_modification = Timespec {
@@ -348,81 +342,6 @@ impl Iterator for Recipients<'_> {
             // What follows a line that does not parse cannot be trusted.
             self.states = Vec::new().into_iter();
         }
-        Some(recipient.map(|recipient| (recipient, state)))
-    }
-}
-
-/// Octets read at a time: recipients' lines, and states.
-const LINES_READ: usize = 64 << 10;
-const STATES_READ: usize = 8 << 10;
-
-/// A part of a file, read without moving its offset: threads share the open file.
-#[derive(Debug)]
-struct Section<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Section<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let length = buffer.len().min(left);
-        let Some(part) = buffer.get_mut(..length) else { return Ok(0) };
-        let read = self.file.read_at(part, self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-/// The recipients' lines, from a cursor on.
-#[derive(Debug)]
-struct Lines<'a> {
-    reader: BufReader<Section<'a>>,
-    cursor: Cursor,
-    count: u32,
-    line: Vec<u8>,
-}
-
-impl<'a> Lines<'a> {
-    fn new(file: &'a QueueFile, cursor: Cursor) -> Self {
-        // The section ends before the blank line.
-        let (at, end) = (file.recipients_at.saturating_add(cursor.offset), file.content_at - 1);
-        let capacity = LINES_READ.min(usize::try_from(end.saturating_sub(at)).unwrap_or(LINES_READ));
-        let reader = BufReader::with_capacity(capacity, Section { file: &file.file, at, end });
-        Self { reader, cursor, count: file.count, line: Vec::new() }
-    }
-
-    fn read(&mut self) -> Result<Recipient, LoadError> {
-        let recipient = format::read_recipient(&mut self.reader, self.cursor.position, &mut self.line)?;
-        self.advance();
-        Ok(recipient)
-    }
-
-    fn skip(&mut self) -> Result<(), LoadError> {
-        if !format::read_line(&mut self.reader, format::RECIPIENT_LENGTH_MAX, &mut self.line)? {
-            return Err(LoadError::Corrupt(format!(
-                "the line of its recipient {} is too long, or missing",
-                self.cursor.position
-            )));
-        }
-        self.advance();
-        Ok(())
-    }
-
-    fn advance(&mut self) {
-        self.cursor.position += 1;
-        self.cursor.offset += self.line.len() as u64 + 1;
-    }
-
-    /// Sees that there are exactly as many lines as recipients.
-    fn skip_to_end(mut self) -> Result<(), LoadError> {
-        while self.cursor.position < self.count {
-            self.skip()?;
-        }
-        if !self.reader.fill_buf()?.is_empty() {
-            return Err(corrupt("it has more recipients than its head says"));
-        }
-        Ok(())
+        Some(recipient.map(|recipient| (recipient, state)).map_err(LoadError::from))
     }
 }

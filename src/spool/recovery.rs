@@ -2,12 +2,12 @@
 //!
 //! - Owns: what a start does with leftovers, and how old a draft may get.
 //! - Leaves to others: messages in `active/`, which are loaded like any other; reply logs (`reply_log`).
-//! - Always true: a claimed file leads to exactly one message, wherever the pickup was interrupted; only drafts
-//!   that were never acknowledged are removed.
+//! - Always true: a claimed file leads to exactly one message, wherever the pickup was interrupted; only
+//!   drafts that were never acknowledged are removed.
 //!
-//! A start takes the lock, opens the FIFO, calls [`Pickup::recover_tmp`] and [`Spool::remove_orphan_logs`], and
-//! only then loads `active/` and lists `incoming/`. A loaded file with no unsettled recipient is a leftover:
-//! remove it.
+//! A start takes the lock, opens the FIFO, calls [`Pickup::recover_tmp`] and [`Spool::remove_orphan_logs`],
+//! and only then loads `active/` and lists `incoming/`. A loaded file with no unsettled recipient is a
+//! leftover: remove it.
 //!
 //! [`Spool::remove_orphan_logs`]: super::Spool::remove_orphan_logs
 
@@ -31,8 +31,9 @@ const DRAFT_AGE_MAX: Duration = Duration::from_secs(36 * 3600);
 pub const STALE_MAX: usize = 1000;
 
 impl Pickup {
-    /// Goes on with pickups that a crash (or a full disk) has interrupted: to be called at start, before anything
-    /// else moves in the queue. A claimed file whose message is in the queue is unlinked, any other taken up again.
+    /// Goes on with pickups that a crash (or a full disk) has interrupted: to be called at start, before
+    /// anything else moves in the queue. A claimed file whose message is in the queue is unlinked, any other
+    /// taken up again.
     pub fn recover_tmp(&mut self, trusted: &dyn Fn(u32) -> bool) -> io::Result<Vec<PickedUp>> {
         let mut results = Vec::new();
         for entry in self.spool.names(Place::Tmp)? {
@@ -52,9 +53,9 @@ impl Pickup {
         Ok(results)
     }
 
-    /// Whether the message of a claimed file is safely in the queue. A power loss may have kept the rename and lost
-    /// what was not synced yet: such a copy is worth nothing, the claimed file everything. And what is whole now may
-    /// be so in memory only, so it is synced before the claimed file may go.
+    /// Whether the message of a claimed file is safely in the queue. A power loss may have kept the rename
+    /// and lost what was not synced yet: such a copy is worth nothing, the claimed file everything. And what
+    /// is whole now may be so in memory only, so it is synced before the claimed file may go.
     fn is_queued(&self, id: QueueId) -> io::Result<bool> {
         let Some(place @ (Place::Active | Place::Deferred | Place::Hold)) = self.spool.find(id)? else {
             return Ok(false);
@@ -93,8 +94,8 @@ impl Pickup {
     }
 
     /// Removes what writers have left unfinished for 36 hours, in `incoming/` and `tmp/`: at most
-    /// [`STALE_MAX`] at a time, so that nobody can keep the pickup busy with them. Returns what was removed, and,
-    /// once for each name, what could not be.
+    /// [`STALE_MAX`] at a time, so that nobody can keep the pickup busy with them. Returns what was removed,
+    /// and, once for each name, what could not be.
     pub fn remove_stale_drafts(&mut self, now: SystemTime) -> io::Result<Vec<(OsString, io::Result<()>)>> {
         let mut removed = Vec::new();
         for place in [Place::Incoming, Place::Tmp] {
@@ -115,8 +116,8 @@ impl Pickup {
         Ok(removed)
     }
 
-    /// Goes by the time of the last change of status, which a user cannot set back or forward. Claimed files in
-    /// `tmp/` are somebody's mail, never stale.
+    /// Goes by the time of the last change of status, which a user cannot set back or forward. Claimed files
+    /// in `tmp/` are somebody's mail, never stale.
     fn is_stale(&self, place: Place, name: &OsStr, now: SystemTime) -> io::Result<bool> {
         let draft = match place {
             Place::Incoming => is_unfinished_name(name),

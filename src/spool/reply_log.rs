@@ -2,9 +2,9 @@
 //!
 //! - Owns: `deferred/ID.log`, JSON lines that are only ever appended to.
 //! - Leaves to others: what is shown of it (`cli`), what a bounce says (`notice`).
-//! - Always true: the log stays in `deferred/` wherever its message is, and goes with it. A torn or damaged line
-//!   costs itself only. No log takes more than [`LOG_SIZE_MAX`] for deferrals; refusals, of which each recipient
-//!   has at most one, are always kept, because the bounce needs their text.
+//! - Always true: the log stays in `deferred/` wherever its message is, and goes with it. A torn or damaged
+//!   line costs itself only. No log takes more than [`LOG_SIZE_MAX`] for deferrals; refusals, of which each
+//!   recipient has at most one, are always kept, because the bounce needs their text.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -102,8 +102,8 @@ impl Iterator for ReplyLog {
 }
 
 impl Spool {
-    /// Appends to a message's log with one write, so that the lines of two workers do not mix. Deferrals are left
-    /// out when the log is full.
+    /// Appends to a message's log with one write, so that the lines of two workers do not mix. Deferrals are
+    /// left out when the log is full.
     pub fn append_replies(&self, id: QueueId, replies: &[LoggedReply]) -> io::Result<()> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let deferred = self.at(Place::Deferred);

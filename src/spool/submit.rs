@@ -1,11 +1,11 @@
 //! Submission: how a message comes onto the disk, in an order that a crash at any instruction survives.
 //!
-//! - Owns: the order of writes. The file is written under an unfinished name, its head last; renamed to its final
-//!   name; then synced, and only then acknowledged.
+//! - Owns: the order of writes. The file is written under an unfinished name, its head last; renamed to its
+//!   final name; then synced, and only then acknowledged.
 //! - Leaves to others: who may submit what (`cli`, `agent`, `pickup`), headers (`cli`).
-//! - Always true: a final name stands only for a file that was written to its end; the head, which carries the
-//!   content's size, is the last write, so a file that a power loss has cut fails its own measure; after an
-//!   error nothing half-queued stays.
+//! - Always true: a final name stands only for a file that was written to its end; the head, which carries
+//!   the content's size, is the last write, so a file that a power loss has cut fails its own measure; after
+//!   an error nothing half-queued stays.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -121,8 +121,8 @@ impl Spool {
         Ok(id)
     }
 
-    /// Drops a message into `incoming/`, as anybody may; returns the name it has there. On return it is on disk,
-    /// and it is the agent's to pick up, at once or when one starts.
+    /// Drops a message into `incoming/`, as anybody may; returns the name it has there. On return it is on
+    /// disk, and it is the agent's to pick up, at once or when one starts.
     pub fn drop_incoming(
         &self,
         draft: Draft,
@@ -153,9 +153,9 @@ impl Spool {
             .inspect_err(|_| self.discard(from, old))
     }
 
-    /// Gives a file its final name and makes both durable, in this order: so the sync of the file also covers the
-    /// rename on the journalling file systems, even for a submitter who may not open the directory to sync that
-    /// too. After an error only the old name stays.
+    /// Gives a file its final name and makes both durable, in this order: so the sync of the file also covers
+    /// the rename on the journalling file systems, even for a submitter who may not open the directory to
+    /// sync that too. After an error only the old name stays.
     pub(super) fn publish(
         &self,
         file: &File,
@@ -245,8 +245,9 @@ impl Spool {
     }
 }
 
-/// The process lives on when a write would pass RLIMIT_FSIZE: the write then fails with EFBIG, and the submitter
-/// is told. Without this the kernel ends the process with SIGXFSZ. To be called once, before anything is queued.
+/// The process lives on when a write would pass RLIMIT_FSIZE: the write then fails with EFBIG, and the
+/// submitter is told. Without this the kernel ends the process with SIGXFSZ. To be called once, before
+/// anything is queued.
 pub fn survive_file_size_limit() -> io::Result<()> {
     let signal = rustix::process::Signal::XFSZ.as_raw();
     signal_hook::flag::register(signal, Arc::default()).map(drop)

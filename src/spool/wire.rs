@@ -1,14 +1,15 @@
-//! Content as it goes over the wire: lines that end in CRLF (RFC 5321 section 2.3.8), made while it streams by.
+//! Content as it goes over the wire: lines that end in CRLF (RFC 5321 section 2.3.8), made while it streams
+//! by.
 //!
 //! - Owns: what becomes of bare LF, bare CR and a last line without an end. PURE: bytes in, bytes out.
 //! - Leaves to others: transparency dots (`smtp`), headers (`cli`), how much content is too much (`submit`).
-//! - Always true: CR and LF come out only as CRLF, content that has this form already comes out unchanged, and
-//!   how the input is cut into pieces makes no difference.
+//! - Always true: CR and LF come out only as CRLF, content that has this form already comes out unchanged,
+//!   and how the input is cut into pieces makes no difference.
 
 use memchr::memchr2;
 
-/// Turns content into wire form, piece by piece: bare LF becomes CRLF, bare CR a space (a CR alone ends a line
-/// for some servers and not for others, which is how one message is smuggled inside another).
+/// Turns content into wire form, piece by piece: bare LF becomes CRLF, bare CR a space (a CR alone ends a
+/// line for some servers and not for others, which is how one message is smuggled inside another).
 #[derive(Debug, Default)]
 pub struct Normaliser {
     /// A CR was the last octet; what follows decides what it was.
@@ -54,7 +55,8 @@ impl Normaliser {
         self.text(input, output);
     }
 
-    /// Ends the content: what was held back, and the last CRLF where it is missing. Empty content stays empty.
+    /// Ends the content: what was held back, and the last CRLF where it is missing. Empty content stays
+    /// empty.
     pub fn finish(&mut self, output: &mut Vec<u8>) {
         if std::mem::take(&mut self.held_cr) {
             self.text(b" ", output);

@@ -1,8 +1,10 @@
 //! Writing a queue file: head, states and recipients first, then the content, then the head again.
 //!
 //! - Owns: the order of writes within a file, and the limit on its content.
-//! - Leaves to others: names, renames and syncs (`submit`, `copy`), the grammar (`format`), line ends (`wire`).
-//! - Always true: until the last write the head says `"size":null`; that write is one, of the whole head in place.
+//! - Leaves to others: names, renames and syncs (`submit`, `copy`), the grammar (`format`), line ends
+//!   (`wire`).
+//! - Always true: until the last write the head says `"size":null`; that write is one, of the whole head in
+//!   place.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -37,7 +39,8 @@ impl From<FormatError> for WriteError {
     }
 }
 
-/// A queue file that has its head, states and recipients, and lacks its content. Its head says so: `size` is null.
+/// A queue file that has its head, states and recipients, and lacks its content. Its head says so: `size` is
+/// null.
 pub(super) struct Unfinished {
     pub(super) file: File,
     pub(super) envelope: Envelope,
@@ -78,8 +81,8 @@ impl Unfinished {
         Ok(Self { file, envelope, count, head_length })
     }
 
-    /// Appends the content in wire form, then writes the head with its size: one write, the last one. Reads at
-    /// most one piece more than the limit, however much the source grows meanwhile.
+    /// Appends the content in wire form, then writes the head with its size: one write, the last one. Reads
+    /// at most one piece more than the limit, however much the source grows meanwhile.
     pub(super) fn add_content(
         &mut self,
         content: &mut dyn Read,

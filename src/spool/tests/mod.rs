@@ -1,8 +1,8 @@
 //! Tests of the queue on disk, on real file systems, in temporary directories.
 //!
 //! - Owns: a queue to test with, and threads that are somebody else.
-//! - Always true: tests run as root act as other users in a thread of their own, whose credentials are its own;
-//!   without root what needs them is left out, and says so.
+//! - Always true: tests run as root act as other users in a thread of their own, whose credentials are its
+//!   own; without root what needs them is left out, and says so.
 
 mod drop_and_pickup;
 mod places;
