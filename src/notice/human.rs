@@ -118,7 +118,7 @@ fn hint(status: EnhancedStatus) -> &'static str {
         }
         (4, 6) => "The message went round in circles between servers: please tell the postmaster.",
         (4, _) => {
-            "The server there could not be reached for a long time: please send the message again later."
+            "The server there could not be reached: please check the domain of the address, or try again later."
         }
         (6, 7) => {
             "The server there cannot handle an address with such characters: please ask for another address."

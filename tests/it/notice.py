@@ -11,12 +11,10 @@ for name in ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "M
 print(message.get_content_type(), message.get_param("report-type"))
 
 
-def payload(part):
-    """The octets of a part that is not to be parsed as a message: header fields, or a status."""
-    encoding = part["Content-Transfer-Encoding"]
-    text = content.decode("utf-8").split("--" + message.get_boundary())
-    body = text[[p is part for p in message.iter_parts()].index(True) + 1].split("\r\n\r\n", 1)[1]
-    return encoding, body
+def body(part):
+    """The text of a part that Python does not take apart: header fields, or an international message."""
+    at = [p is part for p in message.iter_parts()].index(True) + 1
+    return content.decode("utf-8").split("--" + message.get_boundary())[at].split("\r\n\r\n", 1)[1]
 
 
 if not message.is_multipart():
@@ -34,7 +32,7 @@ for part in message.iter_parts():
                 print(f"  {name}: {value}")
             print("  -")
     else:
-        print("  | " + payload(part)[1].rstrip().replace("\r\n", "\n  | "))
+        print("  | " + body(part).rstrip().replace("\r\n", "\n  | "))
 for part in message.walk():
     for defect in part.defects:
         print(f"DEFECT {type(defect).__name__}")

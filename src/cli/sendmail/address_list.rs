@@ -35,35 +35,35 @@ pub enum BadList {
 /// Reads a list; empty places in it, and empty groups, mean nobody.
 pub fn parse(text: &str) -> Result<Vec<Address>, BadList> {
     let mut addresses = Vec::new();
-    let mut item = Item::default();
-    let mut in_group = false;
     let mut rest = text;
-    while let Some(token) = next_token(&mut rest).map_err(|()| BadList::Unbalanced(shown(text)))? {
+    let mut item = Item::starting(rest);
+    let mut in_group = false;
+    while let Some(token) = next_token(&mut rest).map_err(|()| BadList::Unbalanced(shown(item.text)))? {
         match token {
             Token::Special(',') if !item.in_route() => {
-                addresses.extend(std::mem::take(&mut item).finish(text)?)
+                addresses.extend(std::mem::replace(&mut item, Item::starting(rest)).finish()?);
             }
             Token::Special(';') if in_group => {
-                addresses.extend(std::mem::take(&mut item).finish(text)?);
+                addresses.extend(std::mem::replace(&mut item, Item::starting(rest)).finish()?);
                 in_group = false;
                 item.closed = true;
             }
             // Within angle brackets it ends a route, and the item knows that.
             Token::Special(':') if !item.in_angle => {
                 if in_group || item.angle.is_some() || item.words.is_empty() {
-                    return Err(BadList::Group(shown(text)));
+                    return Err(BadList::Group(shown(item.text)));
                 }
-                item = Item::default();
+                item = Item::starting(rest);
                 in_group = true;
             }
-            Token::Special(';') => return Err(BadList::Group(shown(text))),
-            token => item.push(token, text)?,
+            Token::Special(';') => return Err(BadList::Group(shown(item.text))),
+            token => item.push(token)?,
         }
     }
     if in_group {
-        return Err(BadList::Group(shown(text)));
+        return Err(BadList::Group(shown(item.text)));
     }
-    addresses.extend(item.finish(text)?);
+    addresses.extend(item.finish()?);
     Ok(addresses)
 }
 
@@ -82,6 +82,8 @@ enum Token<'a> {
 /// One mailbox in the making.
 #[derive(Default)]
 struct Item<'a> {
+    /// The list from here on, to show what could not be read.
+    text: &'a str,
     /// What stood before an angle bracket, or the bare address.
     words: Vec<Token<'a>>,
     /// What stood within.
@@ -92,13 +94,17 @@ struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    fn starting(text: &'a str) -> Self {
+        Self { text, ..Self::default() }
+    }
+
     /// Within the relays that old mail has before an address: their commas end nothing.
     fn in_route(&self) -> bool {
         let first = self.angle.as_ref().and_then(|angle| angle.first());
         self.in_angle && first == Some(&Token::Special('@'))
     }
 
-    fn push(&mut self, token: Token<'a>, text: &str) -> Result<(), BadList> {
+    fn push(&mut self, token: Token<'a>) -> Result<(), BadList> {
         let is_place_for_more = !self.closed && (self.in_angle || self.angle.is_none());
         match token {
             Token::Special('<') if is_place_for_more && !self.in_angle => {
@@ -106,29 +112,29 @@ impl<'a> Item<'a> {
                 self.in_angle = true;
             }
             Token::Special('>') if self.in_angle => self.in_angle = false,
-            Token::Special('<' | '>') => return Err(BadList::Unbalanced(shown(text))),
+            Token::Special('<' | '>') => return Err(BadList::Unbalanced(shown(self.text))),
             // What follows a route's ":" is the address (RFC 5322 section 4.4).
             Token::Special(':') => match &mut self.angle {
                 Some(route) if route.first() == Some(&Token::Special('@')) => route.clear(),
-                _ => return Err(BadList::Group(shown(text))),
+                _ => return Err(BadList::Group(shown(self.text))),
             },
             token if is_place_for_more => match &mut self.angle {
                 Some(angle) => angle.push(token),
                 None => self.words.push(token),
             },
-            _ => return Err(BadList::NotOne(shown(text))),
+            _ => return Err(BadList::NotOne(shown(self.text))),
         }
         Ok(())
     }
 
-    fn finish(self, text: &str) -> Result<Option<Address>, BadList> {
+    fn finish(self) -> Result<Option<Address>, BadList> {
         if self.in_angle {
-            return Err(BadList::Unbalanced(shown(text)));
+            return Err(BadList::Unbalanced(shown(self.text)));
         }
         match self.angle {
-            Some(angle) => mailbox(&angle, text).map(Some),
+            Some(angle) => mailbox(&angle, self.text).map(Some),
             None if self.words.is_empty() => Ok(None),
-            None => mailbox(&self.words, text).map(Some),
+            None => mailbox(&self.words, self.text).map(Some),
         }
     }
 }
@@ -323,6 +329,8 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text:?} gave {:?}", read(text));
         }
+        let text = parse("a@x, b@y, Carl Doe, d@z").unwrap_err().to_string();
+        assert_eq!(text, "\"Carl Doe, d@z\" is not one address; is a comma missing?");
         let long = format!("{} b", "a".repeat(5000));
         assert!(parse(&long).unwrap_err().to_string().len() < 200);
     }

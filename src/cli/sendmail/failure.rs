@@ -1,0 +1,148 @@
+//! How sendmail fails: one sentence for standard error and a code of sysexits(3), which callers go by.
+//!
+//! - Owns: which failure has which code.
+//! - Always true: a failure means that nothing was queued.
+
+use std::fmt;
+use std::io;
+
+use super::message::BadMessage;
+use super::options::UsageError;
+use crate::config::ConfigError;
+use crate::spool::{SpoolError, SubmitError};
+
+/// The codes of sysexits(3) that mean something here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// EX_USAGE: the command line is wrong.
+    Usage = 64,
+    /// EX_DATAERR: an address or the header is wrong, or nobody is to get the message.
+    Data = 65,
+    /// EX_NOUSER: the caller has no name.
+    NoUser = 67,
+    /// EX_UNAVAILABLE: there is no queue, or the message is larger than it takes. (Others use this code for large
+    /// messages too, and what calls sendmail knows it.)
+    Unavailable = 69,
+    /// EX_OSERR: something that the system always gives was refused.
+    System = 71,
+    /// EX_CANTCREAT: no file could be made in the queue.
+    CannotCreate = 73,
+    /// EX_IOERR: reading the message or writing the file failed.
+    Io = 74,
+    /// EX_TEMPFAIL: the same may succeed later.
+    Temporary = 75,
+    /// EX_NOPERM: the caller may not do this.
+    NoPermission = 77,
+    /// EX_CONFIG: the configuration is wrong.
+    Config = 78,
+}
+
+/// Why nothing was queued.
+#[derive(Debug)]
+pub struct Failure {
+    code: Code,
+    text: String,
+}
+
+impl Failure {
+    /// A failure in words.
+    pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code as u8
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Self {
+        Self::new(Code::Usage, error.to_string())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let text = error.to_string().replace('\n', "; ");
+        Self::new(Code::Config, format!("the message was not queued: {text}"))
+    }
+}
+
+impl From<BadMessage> for Failure {
+    fn from(error: BadMessage) -> Self {
+        let code = match error {
+            BadMessage::HeaderTooLarge | BadMessage::Recipients { .. } => Code::Data,
+            BadMessage::Io(_) => Code::Io,
+        };
+        Self::new(code, format!("the message was not queued: {error}"))
+    }
+}
+
+impl From<SpoolError> for Failure {
+    fn from(error: SpoolError) -> Self {
+        let code = match &error {
+            SpoolError::NoQueue(_) => Code::Unavailable,
+            SpoolError::Io { source, .. } => of_system(source, Code::Io),
+            SpoolError::Unsafe { .. } => Code::Config,
+            SpoolError::Locked { .. } => Code::Temporary,
+        };
+        Self::new(code, format!("the message was not queued: {error}"))
+    }
+}
+
+impl From<SubmitError> for Failure {
+    fn from(error: SubmitError) -> Self {
+        let code = match &error {
+            SubmitError::TooLarge(_) => Code::Unavailable,
+            SubmitError::Recipients(_) | SubmitError::Envelope(_) => Code::Data,
+            SubmitError::NoRoom { .. } => Code::Temporary,
+            SubmitError::Content(_) => Code::Io,
+            SubmitError::Io { doing: "make", source, .. } => of_system(source, Code::CannotCreate),
+            SubmitError::Io { source, .. } => of_system(source, Code::Io),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// The code for what the system said, where that is telling.
+fn of_system(error: &io::Error, otherwise: Code) -> Code {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Code::NoPermission,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Code::Temporary
+        }
+        _ => otherwise,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn codes_say_whether_trying_again_may_help() {
+        let io = |doing, errno: Errno| SubmitError::Io { doing, path: "/q".into(), source: errno.into() };
+        for (error, code) in [
+            (io("make", Errno::NOENT), 73),
+            (io("make", Errno::ACCESS), 77),
+            (io("write", Errno::IO), 74),
+            (io("write", Errno::NOSPC), 75),
+            (io("write", Errno::DQUOT), 75),
+            (io("write", Errno::FBIG), 75),
+            (SubmitError::TooLarge(7), 69),
+            (SubmitError::Recipients(0), 65),
+            (SubmitError::NoRoom { path: "/q".into(), free: 1, wanted: 2 }, 75),
+        ] {
+            let text = error.to_string();
+            assert_eq!(Failure::from(error).code(), code, "{text}");
+        }
+    }
+}

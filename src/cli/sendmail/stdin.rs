@@ -1,0 +1,93 @@
+//! Standard input that stops when a signal asks for it.
+//!
+//! - Owns: TERM, INT and HUP while a message is read. One that the caller has set to be ignored (nohup) stays so.
+//! - Leaves to others: removing what was written so far (`spool` does, on any error), and ending the process.
+//! - Always true: a read waits for input and signals at once, so that neither is missed.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+const HUP: i32 = 1;
+const INT: i32 = 2;
+const TERM: i32 = 15;
+
+/// Standard input.
+pub(super) struct Stdin {
+    input: File,
+    /// Readable once a signal has come.
+    bell: OwnedFd,
+    stopped: Stopped,
+}
+
+/// Which signal has come, 0 for none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stopped(Arc<AtomicUsize>);
+
+impl Stopped {
+    /// The signal that has stopped the reading.
+    pub(super) fn by(&self) -> Option<i32> {
+        i32::try_from(self.0.load(Ordering::SeqCst)).ok().filter(|&signal| signal != 0)
+    }
+}
+
+impl Stdin {
+    /// Takes standard input over.
+    pub(super) fn open() -> io::Result<Self> {
+        let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let (bell, ringer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let stopped = Stopped::default();
+        let ignored = ignored_signals();
+        for signal in [HUP, INT, TERM] {
+            if ignored >> (signal - 1) & 1 == 0 {
+                // The number first, then the bell: whoever hears it finds the number.
+                signal_hook::flag::register_usize(
+                    signal,
+                    Arc::clone(&stopped.0),
+                    signal.unsigned_abs() as usize,
+                )?;
+                signal_hook::low_level::pipe::register(signal, ringer.try_clone()?)?;
+            }
+        }
+        Ok(Self { input, bell, stopped })
+    }
+
+    /// What tells whether a signal has stopped the reading.
+    pub(super) fn stopped(&self) -> Stopped {
+        self.stopped.clone()
+    }
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut ready = [
+            PollFd::new(&self.bell, PollFlags::IN),
+            // End of file and errors are for read to find.
+            PollFd::new(&self.input, PollFlags::IN),
+        ];
+        match poll(&mut ready, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let [bell, input] = &ready;
+        if !bell.revents().is_empty() {
+            return Err(io::Error::other("a signal came"));
+        }
+        if input.revents().is_empty() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        self.input.read(buffer)
+    }
+}
+
+/// The signals that the process was started to ignore, one bit each. Where the system does not tell, none is.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

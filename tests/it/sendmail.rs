@@ -1,0 +1,240 @@
+//! `lastmile sendmail`: exit codes, and what lies in the queue afterwards.
+
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use lastmile::spool::Spool;
+use rustix::fs::{Gid, Uid};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A queue in a directory of its own. Nobody delivers from it, but its FIFO is open, as with an agent.
+struct Queue {
+    spool: Spool,
+    _lock: lastmile::spool::Lock,
+    _directory: TempDir,
+}
+
+impl Queue {
+    fn new() -> Self {
+        Self::owned_by(None)
+    }
+
+    fn owned_by(owner: Option<u32>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let owner = owner.map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
+        let (spool, lock) = Spool::prepare(&directory.path().join("queue"), owner).unwrap();
+        Self { spool, _lock: lock, _directory: directory }
+    }
+
+    fn path(&self) -> &Path {
+        self.spool.path()
+    }
+
+    fn files(&self, place: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path().join(place)).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// The only message in a place.
+    fn message(&self, place: &str) -> String {
+        let files = self.files(place);
+        assert_eq!(files.len(), 1, "{files:?}");
+        std::fs::read_to_string(&files[0]).unwrap()
+    }
+
+    fn is_empty(&self) -> bool {
+        ["incoming", "active", "tmp"].iter().all(|place| self.files(place).is_empty())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lastmile"));
+        command.arg("sendmail").args(args);
+        command.env("LASTMILE_CONFIG", "/dev/null").env("LASTMILE_QUEUE_DIRECTORY", self.path());
+        command.env("LASTMILE_MYHOSTNAME", "mx.example").env("LASTMILE_MYORIGIN", "example");
+        command.env("LASTMILE_MESSAGE_SIZE_LIMIT", "10K").env("NAME", "Ann Doe");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// Runs a command to its end, with `input` on its standard input.
+fn run(mut command: Command, input: &str) -> Output {
+    let mut child: Child = command.spawn().unwrap();
+    // A command that refuses does not read everything.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn assert_queued(output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.stdout.len(), output.stderr.len()), (0, 0));
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn a_message_is_queued_with_what_its_header_lacks() {
+    let queue = Queue::new();
+    let args = ["-f", "ann@x.example", "-N", "never", "-V", "QQ7", "-R", "hdrs", "bob@y.example", "carl"];
+    let output = run(queue.command(&args), "Subject: hello\n\nHi,\nit is me.\n.\nnot any more\n");
+    assert_queued(&output);
+
+    let message = queue.message("active");
+    let (head, content) = message.split_once("\n\n").unwrap();
+    let lines: Vec<_> = head.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("lastmile/1", "-PP"));
+    for member in [
+        r#""sender":"ann@x.example""#,
+        r#""recipients":2"#,
+        r#""envid":"QQ7""#,
+        r#""ret":"HDRS""#,
+        r#""origin":"uid="#,
+    ] {
+        assert!(lines[1].contains(member), "{member} is not in {}", lines[1]);
+    }
+    assert_eq!(lines[3], r#"{"address":"bob@y.example","notify":"NEVER"}"#);
+    assert_eq!(lines[4], r#"{"address":"carl@example","notify":"NEVER"}"#);
+
+    let fields: Vec<_> = content.split("\r\n").map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(
+        fields,
+        ["Received:", "\tid", "Subject:", "From:", "Date:", "Message-ID:", "", "Hi,", "it", ""]
+    );
+    assert!(content.contains("\r\nFrom: \"Ann Doe\" <ann@x.example>\r\n"), "{content}");
+    assert!(content.starts_with("Received: by mx.example (lastmile, from userid "), "{content}");
+}
+
+#[test]
+fn the_agent_is_told_through_the_fifo() {
+    let queue = Queue::new();
+    assert_queued(&run(queue.command(&["bob@y.example"]), "Subject: x\n\n"));
+    let id = queue.files("active")[0].file_name().unwrap().to_str().unwrap().to_owned();
+    let mut buffer = [0; 200];
+    let length = queue.spool.jobs().unwrap().read(&mut buffer).unwrap();
+    let line = std::str::from_utf8(&buffer[..length]).unwrap();
+    assert_eq!(line, format!("\n{{\"queue_file\":\"active/{id}\"}}\n"));
+}
+
+#[test]
+fn recipients_in_the_header_are_found_and_bcc_is_removed() {
+    let queue = Queue::new();
+    let input = "To: Bob <bob@y.example>\nBcc: dora@z.example,\n eve\nFrom: a@x\n\nhello\n";
+    assert_queued(&run(queue.command(&["-ti", "carl@y.example"]), input));
+    let message = queue.message("active");
+    for address in ["carl@y.example", "bob@y.example", "dora@z.example", "eve@example"] {
+        assert!(message.contains(&format!("\n{{\"address\":\"{address}\"}}\n")), "{message}");
+    }
+    let (_, content) = message.split_once("\n\n").unwrap();
+    assert!(!content.contains("dora") && !content.contains("eve"), "{content}");
+    assert!(content.contains("\r\nTo: Bob <bob@y.example>\r\n"), "{content}");
+}
+
+#[test]
+fn what_cannot_be_queued_says_why_and_leaves_nothing() {
+    let large = format!("Subject: x\n\n{}", "line\n".repeat(4000));
+    for (args, input, code, words) in [
+        (&[][..], "", 64, "sendmail: nobody to send to"),
+        (&["-bs"], "", 64, "sendmail: -bs (speaking SMTP on standard input)"),
+        (&["--nexthop", "bad:host:name", "b@y"], "", 64, "sendmail: option --nexthop"),
+        (
+            &["-t"],
+            "Subject: x\n\n",
+            65,
+            "sendmail: the message was not queued: its header names no recipients",
+        ),
+        (&["-t"], "To: Ann Doe\n\n", 65, "sendmail: the message was not queued: the To field"),
+        (&["a b"], "", 65, "sendmail: the message was not queued: \"a b\" is not one address"),
+        (&["-f", "a@x, b@y", "c@z"], "", 65, "sendmail: the message was not queued: option -f"),
+        (&["b@y"], &large, 69, "sendmail: the message was not queued: it is larger than"),
+    ] {
+        let queue = Queue::new();
+        let output = run(queue.command(args), input);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.starts_with(words) && text.lines().count() == 1, "{args:?}: {text}");
+        assert!(queue.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_queue_that_is_missing_and_a_wrong_configuration_have_their_codes() {
+    let queue = Queue::new();
+    for (variable, value, code) in
+        [("LASTMILE_QUEUE_DIRECTORY", "/nonexistent/queue", 69), ("LASTMILE_WORKERS", "many", 78)]
+    {
+        let mut command = queue.command(&["b@y"]);
+        command.env(variable, value);
+        let output = run(command, "Subject: x\n\n");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(value) && text.lines().count() == 1, "{text}");
+    }
+}
+
+#[test]
+fn a_signal_while_reading_leaves_nothing() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let queue = Queue::new();
+        let mut child = queue.command(&["b@y"]).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"Subject: x\n\nbody\n").unwrap();
+        // It has begun to write once its file is there.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while queue.files("tmp").is_empty() {
+            assert!(Instant::now() < deadline, "no file appeared");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status:?}");
+        assert!(queue.is_empty());
+        drop(stdin);
+    }
+}
+
+#[test]
+fn root_queues_as_the_owner_of_the_queue() {
+    if !is_root() {
+        eprintln!("only root can become somebody else");
+        return;
+    }
+    let queue = Queue::owned_by(Some(54_321));
+    assert_queued(&run(queue.command(&["-f", "a@x", "b@y"]), "Subject: x\n\n"));
+    let file = std::fs::metadata(&queue.files("active")[0]).unwrap();
+    assert_eq!((file.uid(), file.gid()), (54_321, 54_321));
+    assert!(queue.message("active").contains("\"origin\":\"uid=0\""));
+}
+
+#[test]
+fn anybody_else_drops_into_incoming_and_names_no_nexthop() {
+    if !is_root() {
+        eprintln!("only root can run a command as somebody else");
+        return;
+    }
+    let queue = Queue::owned_by(Some(54_321));
+    let as_user = |args: &[&str]| {
+        let mut command = queue.command(args);
+        command.uid(54_322).gid(54_322);
+        run(command, "Subject: x\n\n")
+    };
+    assert_queued(&as_user(&["-f", "a@x", "b@y"]));
+    let dropped = queue.files("incoming");
+    assert_eq!(dropped.len(), 1);
+    let file = std::fs::metadata(&dropped[0]).unwrap();
+    assert_eq!((file.uid(), file.gid(), file.mode() & 0o7777), (54_322, 54_321, 0o640));
+    assert!(queue.files("active").is_empty() && queue.files("tmp").is_empty());
+
+    for (args, code) in [(&["-f", "a@x", "--nexthop", "mx:24", "b@y"][..], 77), (&["b@y"], 67)] {
+        let output = as_user(args);
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(queue.files("incoming").len(), 1);
+}
