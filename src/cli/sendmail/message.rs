@@ -107,11 +107,7 @@ impl<R: BufRead> Read for Input<R> {
             self.given = 0;
             self.fill()?;
         }
-        let ready = self.ready.get(self.given..).unwrap_or_default();
-        let length = ready.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(ready) {
-            *to = *from;
-        }
+        let length = self.ready.get(self.given..).unwrap_or_default().read(buffer)?;
         self.given += length;
         Ok(length)
     }
