@@ -1,3 +1,3 @@
-//! cli
+//! The commands, one a file.
 
-pub mod check;
+pub mod sink;

@@ -1,1 +1,31 @@
-//! sink
+//! An LMTP and ESMTP server for tests, demonstrations and measurements: it delivers into a Maildir for each
+//! recipient, or throws the mail away, or misbehaves as a script tells it.
+//!
+//! - Owns: the server's side of the conversation, the script language ([`Script`]), the Maildirs.
+//! - Leaves to others: everything about sending mail. No code is shared with the client, so that one mistake
+//!   cannot hide in both.
+//! - Always true: buffers, waits and connections are bounded; a message is in a Maildir before its 250 is
+//!   written, unless a rule says otherwise. It is not synced to disk: this is no mail server.
+
+mod content;
+mod counts;
+mod extension;
+mod listen;
+mod maildir;
+mod receive;
+mod reply;
+mod script;
+mod server;
+mod session;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod wire;
+
+pub use counts::Counts;
+pub use extension::Extension;
+pub use listen::Listen;
+pub use maildir::maildir_name;
+pub use script::{BadRule, SCRIPT_HELP, Script, ScriptError};
+pub use server::{Handle, Sink, SinkConfig, Store};
