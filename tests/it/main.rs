@@ -5,9 +5,5 @@
 //! - Always true: each test has directories and sockets of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
-mod agent;
-mod holding;
-mod tidy;
+mod dialogue;
+mod support;

@@ -1,0 +1,270 @@
+//! Conversations as files: `tests/dialogues/*.txt`, each with every recipient's outcome.
+//!
+//! - Owns: the format, and playing a file against a client.
+//! - Leaves to others: reading it (`parse`), the server's part (`support::ScriptedPeer`), the client (whatever is a [`Client`]).
+//! - Always true: what is written in a file is checked exactly; the first difference is named by file and line.
+//!
+//! A file is read from the top. A connection begins with `S: <accepts>`, which may be left out at the very start.
+//!
+//! | line | means |
+//! | --- | --- |
+//! | `# …` | nothing |
+//! | `C: TEXT` | the client says this line |
+//! | `C: <message>` | the client sends the content: with dots after DATA, as octets after BDAT |
+//! | `C: <message N>` | the same, but the peer reads no more than its first N octets |
+//! | `C: <closes>` | the client closes, without a word; so does the end of the file |
+//! | `C: <may quit>` | the client closes, perhaps with QUIT |
+//! | `S: TEXT` | the server says this line |
+//! | `S: <accepts>` | a new connection; the client must have closed the one before |
+//! | `S: <refuses>` | nobody listens any more |
+//! | `S: <closes>` | the server closes |
+//! | `S: <resets>` | the server closes as soon as something has come, without reading it |
+//! | `S: <silence>` | the server says nothing: for people, the lines around it do the same |
+//! | `S: <holds>` | the server has not answered yet: the same |
+//! | `S: <early>` | what follows is said before the client has finished |
+//! | `S: <pause TIME>` | nothing for so long |
+//! | `S: <partial>TEXT` | TEXT without a line end; `\r \n \t \\ \xNN` are escapes |
+//! | `S: <drip TIME>TEXT` | a line, one octet each TIME |
+//! | `S: <flood N>` | N octets without a line end |
+//! | `= ADDRESS OUTCOME DSN [TEXT]` | the outcome: delivered, deferred or bounced, and its text, if given, exactly |
+//! | `--` | the next transaction begins; what the server says first here is said before the client starts |
+//!
+//! Lines of the client without one of the server between them have to come without waiting for an answer; where
+//! the server answers, nothing more may have come. In outcomes `H` stands for the server as the log names it, and
+//! `P` for the same with a port. Directives stand before the first line of their transaction:
+//!
+//! | directive | default | |
+//! | --- | --- | --- |
+//! | `@protocol lmtp\|smtp` | `lmtp` | |
+//! | `@listen unix\|tcp` | `unix` | |
+//! | `@option KEY VALUE` | | a key of `[transport.NAME]` |
+//! | `@timeout STAGE TIME` | 4s | `greeting`, `lhlo`, `rset`, `mail`, `rcpt`, `data_init`, `data_xfer`, `data_done`, `quit` |
+//! | `@sender ADDRESS` | `a@example.org` | `<>` for none; from here on for each transaction |
+//! | `@recipients ADDRESS…` | those of the outcomes | in the order of RCPT |
+//! | `@notify ADDRESS WORDS`, `@orcpt ADDRESS TYPE;ADDRESS` | | |
+//! | `@envid TEXT`, `@ret FULL\|HDRS`, `@smtputf8 yes` | | |
+//! | `@content TEXT` | `Subject: hi\r\n\r\nhello\r\n` (22 octets) | with escapes |
+//! | `@content-octets N` | | lines of `x`, N octets in all |
+//! | `@rested TIME` | 0s | how long the connection has been idle before this transaction |
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lastmile::mail::{Address, EnhancedStatus, Envelope, Outcome, Protocol, Recipient, Sender, Server};
+use lastmile::smtp::Stage;
+
+use crate::support::{ScriptedPeer, Step};
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+/// Files that are played at the same time. Most of them wait most of the time.
+const THREADS: usize = 8;
+
+/// The client that a dialogue tries.
+pub trait Client {
+    /// Delivers one message to recipients of one destination; what became of each.
+    fn deliver(&mut self, delivery: &Delivery) -> Vec<(Address, Outcome)>;
+    /// Closes the connection in order, if there still is one.
+    fn close(&mut self);
+}
+
+/// How the client is to be set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub protocol: Protocol,
+    pub server: Server,
+    /// Keys of a transport, and their values.
+    pub options: Vec<(String, String)>,
+    /// Limits of stages; the others have [`Setup::DEFAULT_TIMEOUT`].
+    pub timeouts: Vec<(Stage, Duration)>,
+}
+
+impl Setup {
+    /// Less than the peer's patience, so that a client that waits in vain is not taken for one that hangs.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(4);
+}
+
+/// One message to deliver.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub envelope: Envelope,
+    pub sender: Sender,
+    pub recipients: Vec<Recipient>,
+    pub content: Vec<u8>,
+    /// How long the connection is to have been idle.
+    pub rested: Duration,
+}
+
+/// A file, read.
+#[derive(Clone, Debug)]
+pub struct Dialogue {
+    pub setup: Setup,
+    pub transactions: Vec<Transaction>,
+}
+
+/// A transaction: what to deliver, what is said, what becomes of whom.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    pub delivery: Delivery,
+    pub steps: Vec<(usize, Step)>,
+    /// Steps before the first outcome; the rest belongs to closing.
+    pub steps_to_deliver: usize,
+    pub outcomes: Vec<Expected>,
+}
+
+/// An outcome as written in a file.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    pub line: usize,
+    pub address: Address,
+    pub word: String,
+    pub status: EnhancedStatus,
+    pub text: Option<String>,
+}
+
+/// The peer's part of a dialogue, with the places where it waits for the test.
+fn peer_steps(dialogue: &Dialogue) -> Vec<(usize, Step)> {
+    let mut all = Vec::new();
+    for (number, transaction) in dialogue.transactions.iter().enumerate() {
+        let (before, steps) = match number {
+            0 => (0, &transaction.steps[..]),
+            _ => (leading(&transaction.steps), &transaction.steps[..]),
+        };
+        let line = steps.first().map_or(0, |(line, _)| *line);
+        if number > 0 {
+            all.push((line, Step::AwaitGo));
+            all.extend_from_slice(&steps[..before]);
+            all.push((line, Step::TellReady));
+        }
+        all.extend_from_slice(&steps[before..]);
+    }
+    all
+}
+
+/// Steps that the server takes of its own accord, before the client begins.
+fn leading(steps: &[(usize, Step)]) -> usize {
+    let own = |step: &Step| {
+        matches!(
+            step,
+            Step::Say(_) | Step::Close | Step::Early | Step::Pause(_) | Step::Drip(..) | Step::Refuse
+        )
+    };
+    steps.iter().take_while(|(_, step)| own(step)).count()
+}
+
+/// Plays a dialogue against the client that `connect` makes; the differences, one a line.
+pub fn play<C: Client>(dialogue: &Dialogue, connect: impl FnOnce(&Setup) -> C) -> Result<(), String> {
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let server = match &dialogue.setup.server {
+        Server::Unix(_) => Server::Unix(directory.path().join("lmtp")),
+        tcp @ Server::Tcp { .. } => tcp.clone(),
+    };
+    let contents = dialogue.transactions.iter().map(|transaction| transaction.delivery.content.clone());
+    let peer = ScriptedPeer::start(&server, peer_steps(dialogue), contents.collect())
+        .map_err(|error| format!("the peer cannot start: {error}"))?;
+    let setup = Setup { server: peer.server().clone(), ..dialogue.setup.clone() };
+    let mut client = connect(&setup);
+    let mut differences = Vec::new();
+    for (number, transaction) in dialogue.transactions.iter().enumerate() {
+        if number > 0 {
+            peer.go_on();
+        }
+        let outcomes = client.deliver(&transaction.delivery);
+        differences.extend(compare(&transaction.outcomes, &outcomes, &setup.server));
+    }
+    client.close();
+    drop(client);
+    // What the peer heard explains what became of the recipients, not the other way round.
+    let mut all: Vec<_> = peer.finish().err().map(|difference| difference.to_string()).into_iter().collect();
+    all.append(&mut differences);
+    if all.is_empty() { Ok(()) } else { Err(all.join("\n")) }
+}
+
+fn compare(expected: &[Expected], outcomes: &[(Address, Outcome)], server: &Server) -> Vec<String> {
+    let mut differences = Vec::new();
+    for expected in expected {
+        let mut of_this = outcomes.iter().filter(|(address, _)| *address == expected.address);
+        let (Some((_, outcome)), None) = (of_this.next(), of_this.next()) else {
+            let count = outcomes.iter().filter(|(address, _)| *address == expected.address).count();
+            differences.push(format!("line {}: {} has {count} outcomes", expected.line, expected.address));
+            continue;
+        };
+        let word = match outcome {
+            Outcome::Delivered(_) => "delivered",
+            Outcome::Deferred(_) => "deferred",
+            Outcome::Bounced(_) => "bounced",
+        };
+        let reason = outcome.reason();
+        let text = with_h(&reason.text, server);
+        let fits = word == expected.word
+            && reason.status == expected.status
+            && expected.text.as_ref().is_none_or(|expected| *expected == text);
+        if !fits {
+            let Expected { line, address, word: e, status: s, text: t } = expected;
+            let wanted = format!("{e} {s} {}", t.as_deref().unwrap_or(""));
+            differences.push(format!(
+                "line {line}: {address}: expected {wanted}, is {word} {} {text}",
+                reason.status
+            ));
+        }
+    }
+    if outcomes.len() > expected.len() {
+        differences.push(format!("{} outcomes for {} recipients", outcomes.len(), expected.len()));
+    }
+    differences
+}
+
+/// Puts `H` for `host[address]` of the server, `P` where the port follows.
+fn with_h(text: &str, server: &Server) -> String {
+    let (address, port) = match server {
+        Server::Unix(path) => (format!("[{}]", path.display()), String::new()),
+        Server::Tcp { host, port } => (format!("[{host}]"), format!(":{port}")),
+    };
+    let Some((before, after)) = text.split_once(&address) else { return text.to_owned() };
+    let host = before.rfind(' ').map_or(0, |at| at + 1);
+    match after.strip_prefix(&port).filter(|_| !port.is_empty()) {
+        Some(after) => format!("{}P{after}", &before[..host]),
+        None => format!("{}H{after}", &before[..host]),
+    }
+}
+
+/// Plays every file of `tests/dialogues`; the differences, each under its file's name.
+pub fn play_all<C: Client>(connect: impl Fn(&Setup, &Dialogue) -> C + Sync) -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
+    let mut files: Vec<_> = fs::read_dir(&directory)
+        .expect("the dialogues are there")
+        .map(|entry| entry.expect("the directory can be read").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // A client that panics fails its file, not the others.
+                    let played = catch_unwind(AssertUnwindSafe(|| play_file(path, &connect)));
+                    if let Err(why) = played.unwrap_or_else(|_| Err("panicked, see above".to_owned())) {
+                        let name = path.file_name().unwrap_or_default().display().to_string();
+                        failures.lock().expect("no thread panics").push(format!("{name}: {why}"));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().expect("no thread panics");
+    failures.sort();
+    failures
+}
+
+fn play_file<C: Client>(path: &Path, connect: impl Fn(&Setup, &Dialogue) -> C) -> Result<(), String> {
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let dialogue = Dialogue::parse(&text).map_err(|(line, why)| format!("line {line}: {why}"))?;
+    play(&dialogue, |setup| connect(setup, &dialogue))
+}
