@@ -243,6 +243,7 @@ pub fn play_all<C: Client>(connect: impl Fn(&Setup, &Dialogue) -> C + Sync) -> V
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
         .collect();
     files.sort();
+    assert!(!files.is_empty(), "no dialogues in {}", directory.display());
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..THREADS {

@@ -87,13 +87,16 @@ impl ScriptedPeer {
     /// are the messages, one for each [`Step::AwaitGo`] and one before.
     pub fn start(server: &Server, steps: Vec<(usize, Step)>, contents: Vec<Vec<u8>>) -> io::Result<Self> {
         let (listener, server) = listen(server)?;
+        // A peer that refuses from the start must do so before the client can try.
+        let refuses = matches!(steps.first(), Some((_, Step::Refuse)));
         let ((go, await_go), (tell_ready, ready)) = (channel(), channel());
         let mut play = Play {
-            listener: Some(listener),
+            listener: Some(listener).filter(|_| !refuses),
             connection: None,
             heard: Vec::new(),
             quit: false,
             early: false,
+            listened: false,
             form: Form::Unannounced,
             contents: contents.into_iter(),
             content: Vec::new(),
@@ -158,6 +161,8 @@ struct Play {
     /// The client has said QUIT, and need not listen any more.
     quit: bool,
     early: bool,
+    /// It was quiet since the client's last line.
+    listened: bool,
     form: Form,
     contents: std::vec::IntoIter<Vec<u8>>,
     content: Vec<u8>,
@@ -228,7 +233,8 @@ impl Play {
         let (connection, _) = listener.accept().map_err(|error| format!("cannot accept: {error}"))?;
         connection.set_write_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
         self.connection = Some(connection);
-        (self.quit, self.early, self.form) = (false, false, Form::Unannounced);
+        (self.quit, self.early, self.listened) = (false, false, false);
+        self.form = Form::Unannounced;
         self.heard.clear();
         Ok(())
     }
@@ -254,7 +260,7 @@ impl Play {
     }
 
     fn hear(&mut self, expected: &str) -> Result<(), String> {
-        self.early = false;
+        (self.early, self.listened) = (false, false);
         let until = Instant::now() + PATIENCE;
         let end = loop {
             if let Some(end) = self.heard.iter().position(|octet| *octet == b'\n') {
@@ -289,7 +295,7 @@ impl Play {
     }
 
     fn hear_message(&mut self, octets: Option<usize>) -> Result<(), String> {
-        self.early = false;
+        (self.early, self.listened) = (false, false);
         let expected = match self.form {
             Form::Unannounced => return Err("no DATA or BDAT announced a message".to_owned()),
             Form::Dotted => dotted(&self.content),
@@ -324,7 +330,7 @@ impl Play {
     }
 
     fn hear_close(&mut self, may_quit: bool) -> Result<(), String> {
-        self.early = false;
+        (self.early, self.listened) = (false, false);
         if self.connection.is_none() {
             return Ok(());
         }
@@ -345,7 +351,10 @@ impl Play {
 
     fn say(&mut self, octets: &[u8]) -> Result<(), String> {
         let connection = self.connection.as_mut().ok_or("there is no connection")?;
-        let more = !self.heard.is_empty() || is_readable(connection, QUIET) && !self.is_gone();
+        // Once is enough for several replies in a row.
+        let quiet = if self.listened { Duration::ZERO } else { QUIET };
+        let more = !self.heard.is_empty() || is_readable(connection, quiet) && !self.is_gone();
+        self.listened = true;
         if more && !self.early && !self.quit {
             // Only to show it.
             self.read(Instant::now()).ok();
