@@ -91,12 +91,9 @@ pub struct Sink;
 impl Sink {
     /// Opens the listeners and starts to serve. On an error nothing is left running.
     pub fn start(config: SinkConfig) -> io::Result<Handle> {
-        let maildirs = match &config.store {
-            Store::Maildir(root) => Some(Maildirs::open(root, &config.hostname)?),
-            Store::Discard => None,
-        };
+        let shared = Arc::new(Shared::new(config)?);
         let mut opened = Vec::new();
-        for listen in &config.listen {
+        for listen in &shared.config.listen {
             let at = |error: io::Error| {
                 io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
             };
@@ -104,14 +101,6 @@ impl Sink {
         }
         let (listeners, addresses): (Vec<_>, _) = opened.into_iter().unzip();
         let (wake_reader, wake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let shared = Arc::new(Shared {
-            config,
-            maildirs,
-            counters: Counters::default(),
-            stop: Arc::default(),
-            connections: Mutex::default(),
-            all_gone: Condvar::new(),
-        });
         let accepting = Arc::clone(&shared);
         let acceptor = thread::Builder::new()
             .name("sink accept".to_owned())
@@ -211,6 +200,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    /// Opens the Maildirs.
+    pub fn new(config: SinkConfig) -> io::Result<Self> {
+        let maildirs = match &config.store {
+            Store::Maildir(root) => Some(Maildirs::open(root, &config.hostname)?),
+            Store::Discard => None,
+        };
+        let (counters, stop) = (Counters::default(), Arc::default());
+        let (connections, all_gone) = (Mutex::default(), Condvar::new());
+        Ok(Self { config, maildirs, counters, stop, connections, all_gone })
+    }
+
     fn end_connections(&self) {
         let connections = lock(&self.connections);
         for socket in connections.values() {

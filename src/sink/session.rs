@@ -103,7 +103,7 @@ impl<'a> Session<'a> {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let rest = rest.trim();
         let verb = verb.to_ascii_uppercase();
-        let may_be_followed = matches!(verb.as_str(), "BDAT" | "RSET" | "QUIT" | "NOOP");
+        let may_be_followed = matches!(verb.as_str(), "BDAT" | "QUIT");
         if !self.offers(Extension::Pipelining) && !may_be_followed && !self.wire.available().is_empty() {
             self.say(&Reply::new(503, "5.5.0", "you pipelined, which was not offered"))?;
             return self.part();

@@ -7,6 +7,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use socket2::{Domain, Socket, Type};
+
+use super::server::Shared;
+use super::session::serve;
 use super::{Counts, Extension, Handle, Listen, Script, Sink, SinkConfig, Store};
 use crate::mail::Protocol;
 
@@ -353,4 +360,54 @@ fn two_servers_do_not_share_an_address() {
     let taken = SinkConfig::new(running.handle.addresses()[0].clone());
     let error = Sink::start(taken).unwrap_err().to_string();
     assert!(error.starts_with("cannot listen on unix:"), "{error}");
+}
+
+/// Serves `said` in this thread, so that a panic fails the test; what comes back.
+fn serve_here(config: SinkConfig, said: &[u8]) -> (Counts, String) {
+    let shared = Shared::new(config).unwrap();
+    let (near, far) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+    (&near).write_all(said).unwrap();
+    near.shutdown(std::net::Shutdown::Write).unwrap();
+    let far = Arc::new(far);
+    serve(&shared, Arc::clone(&far));
+    drop(far);
+    (shared.counters.read(), read_all(near))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn any_input_is_answered_with_replies(
+        pieces in prop::collection::vec(prop_oneof![
+            Just(b"LHLO c\r\n".to_vec()),
+            Just(b"MAIL FROM:<a@x>\r\n".to_vec()),
+            Just(b"RCPT TO:<b@x>\r\n".to_vec()),
+            Just(b"DATA\r\n".to_vec()),
+            Just(b".\r\n".to_vec()),
+            Just(b"BDAT 5\r\n".to_vec()),
+            Just(b"BDAT 3 LAST\r\n".to_vec()),
+            Just(b"RSET\r\n".to_vec()),
+            prop::collection::vec(any::<u8>(), 0..20),
+        ], 0..30),
+        script in prop::sample::select(vec![
+            "", "data 451 no", "content 552 no", "rcpt twice", "mail hold", "data-done swallow silence", "rcpt partial 2",
+        ]),
+    ) {
+        let mut config = SinkConfig::new("unix:/unused".parse().unwrap());
+        config.script = Script::parse(script).unwrap();
+        let (counts, heard) = serve_here(config, &pieces.concat());
+        let is_reply = |line: &str| line.len() >= 4 && line.as_bytes()[..3].iter().all(u8::is_ascii_digit);
+        prop_assert!(heard.lines().all(is_reply) || script.contains("partial"), "{heard}");
+        prop_assert!(counts.deliveries <= counts.recipients);
+        prop_assert!(counts.messages <= counts.transactions);
+    }
+}
+
+#[test]
+fn without_pipelining_nothing_may_follow_a_command() {
+    let mut config = SinkConfig::new("unix:/unused".parse().unwrap());
+    config.without = vec![Extension::Pipelining];
+    let (_, heard) = serve_here(config, b"LHLO c\r\nMAIL FROM:<>\r\n");
+    assert_eq!(codes(&heard), ["220", "503"]);
 }
