@@ -13,7 +13,7 @@
 //! | `C: <message>` | the client sends the content: with dots after DATA, as octets after BDAT |
 //! | `C: <message N>` | the same, but the peer reads no more than its first N octets |
 //! | `C: <closes>` | the client closes, without a word; so does the end of the file |
-//! | `C: <may quit>` | the client closes, perhaps with QUIT |
+//! | `C: <may quit>` | the client closes, perhaps with QUIT, which is answered |
 //! | `S: TEXT` | the server says this line |
 //! | `S: <accepts>` | a new connection; the client must have closed the one before |
 //! | `S: <refuses>` | nobody listens any more |
@@ -28,6 +28,9 @@
 //! | `S: <flood N>` | N octets without a line end |
 //! | `= ADDRESS OUTCOME DSN [TEXT]` | the outcome: delivered, deferred or bounced, and its text, if given, exactly |
 //! | `--` | the next transaction begins; what the server says first here is said before the client starts |
+//!
+//! What stands before a transaction's first outcome belongs to delivering, what stands behind the last transaction's
+//! outcomes to closing. A client whose QUIT may come now or before the next transaction says it after the `--`.
 //!
 //! Lines of the client without one of the server between them have to come without waiting for an answer; where
 //! the server answers, nothing more may have come. In outcomes `H` stands for the server as the log names it, and
