@@ -391,7 +391,8 @@ proptest! {
             prop::collection::vec(any::<u8>(), 0..20),
         ], 0..30),
         script in prop::sample::select(vec![
-            "", "data 451 no", "content 552 no", "rcpt twice", "mail hold", "data-done swallow silence", "rcpt partial 2",
+            "", "data 451 no", "content 552 no", "rcpt twice", "mail hold", "rcpt partial 2",
+            "data-done swallow silence",
         ]),
     ) {
         let mut config = SinkConfig::new("unix:/unused".parse().unwrap());
