@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use super::place::List;
+use super::place::{List, Place};
 use super::pool::{Asked, Key};
-use super::ring::{Ring, Turn};
+use super::ring::Ring;
 use super::{RESERVED_PART, Scheduler, WorkerId};
 
 /// A batch in a mailbox is asked back when the pool has started this many rounds of later ones: the worker is held
@@ -27,7 +27,7 @@ impl Scheduler {
 
     /// The destination that gets the next idle worker. It leaves its list.
     fn next_turn(&mut self) -> Option<Key> {
-        let reserved = self.settings.workers_reserved.min(self.pool.size() / RESERVED_PART);
+        let reserved = self.reserved();
         let free = self.pool.free();
         let first = if free > 0 { self.unserved.pop_front() } else { None };
         let key = first.or_else(|| if free > reserved { self.served.pop_front() } else { None })?;
@@ -44,13 +44,31 @@ impl Scheduler {
         if let Some((_, worker)) = place.mailed.first_key_value() {
             let worker = *worker;
             self.ask_back(worker, Asked::ForWorker);
-        } else if let Some(cut) = place.cut() {
-            match self.pool.pick(&place.destination) {
-                Some(worker) => self.hand_out(key, worker, cut),
-                None => place.put_back(cut.batch),
-            }
+        } else {
+            self.start_one(key);
         }
         self.refresh(key);
+    }
+
+    /// A batch that was asked back for an idle worker has come: it is at the front of its destination.
+    pub(super) fn start_kept(&mut self, key: Key) {
+        if self.pool.free() > self.reserved() && self.places.get(&key).is_some_and(Place::may_start) {
+            self.start_one(key);
+        }
+    }
+
+    fn start_one(&mut self, key: Key) {
+        let Some(place) = self.places.get_mut(&key) else { return };
+        let Some(cut) = place.cut() else { return };
+        match self.pool.pick(&place.destination) {
+            Some(worker) => self.hand_out(key, worker, cut),
+            None => place.put_back(cut.batch),
+        }
+    }
+
+    /// Workers that are left to destinations without a batch in flight.
+    fn reserved(&self) -> usize {
+        self.settings.workers_reserved.min(self.pool.size() / RESERVED_PART)
     }
 
     /// Puts a batch into a mailbox; false if there is none to put or no mailbox for it. Looks at the destinations
@@ -97,25 +115,12 @@ impl Scheduler {
             self.unlist(key);
             if let Some(list) = wants {
                 let turn = self.list_mut(list).push_back(key);
-                self.set_listed(key, list, turn);
+                if let Some(place) = self.places.get_mut(&key) {
+                    place.listed = Some((list, turn));
+                }
             }
         }
         self.forget_if_unused(key);
-    }
-
-    /// Lets a destination that is on a list go first there.
-    pub(super) fn list_first(&mut self, key: Key) {
-        if let Some((list, _)) = self.places.get(&key).and_then(|place| place.listed) {
-            self.unlist(key);
-            let turn = self.list_mut(list).push_front(key);
-            self.set_listed(key, list, turn);
-        }
-    }
-
-    fn set_listed(&mut self, key: Key, list: List, turn: Turn) {
-        if let Some(place) = self.places.get_mut(&key) {
-            place.listed = Some((list, turn));
-        }
     }
 
     fn unlist(&mut self, key: Key) {

@@ -14,10 +14,10 @@ impl Scheduler {
     pub(super) fn hand_out(&mut self, key: Key, id: WorkerId, cut: Cut) {
         let Cut { batch, addresses } = cut;
         let (Some(place), Some(worker)) = (self.places.get_mut(&key), self.pool.get_mut(id)) else { return };
-        let message = batch.envelope().id;
+        let (message, recipients) = (batch.envelope().id, batch.recipients().len());
         self.serial += 1;
         place.in_flight += 1;
-        place.carried += addresses.len();
+        place.carried += recipients;
         place.condition.started(self.serial);
         if let Some(job) = self.jobs.get_mut(&message) {
             job.flights += 1;
@@ -25,7 +25,7 @@ impl Scheduler {
                 job.places.remove(&key);
             }
         }
-        let flight = Flight { id: message, place: key, addresses, serial: self.serial };
+        let flight = Flight { id: message, place: key, recipients, addresses, serial: self.serial };
         match &worker.running {
             None => {
                 place.open_mailboxes.insert(flight.serial, id);
@@ -110,7 +110,7 @@ impl Scheduler {
 
     pub(super) fn take_back(&mut self, id: WorkerId, batch: Batch) {
         let is_it = |flight: &Flight| {
-            flight.id == batch.envelope().id && flight.addresses.len() == batch.recipients().len()
+            flight.id == batch.envelope().id && flight.recipients == batch.recipients().len()
         };
         let Some(worker) = self.pool.get_mut(id) else { return };
         if let Some(asked) = worker.mail.as_ref().filter(|mail| is_it(&mail.flight)).map(|mail| mail.asked) {
@@ -120,11 +120,11 @@ impl Scheduler {
             self.release_probe(&mail.flight);
             self.put_back(&mail.flight, batch);
             self.suspend(key);
-            self.refresh(key);
             if asked == Some(Asked::ForWorker) {
-                // The idle worker was found in its turn: without this it would lose that to the next in line.
-                self.list_first(key);
+                // Not left to the next round: an idle worker was kept for this batch when it was its turn.
+                self.start_kept(key);
             }
+            self.refresh(key);
         } else if let Some(flight) = worker.running.take_if(|flight| is_it(flight)) {
             // What ran before has ended, and the batch was taken before the worker came to it.
             self.pool.set_idle(id, None);
@@ -172,7 +172,7 @@ impl Scheduler {
         if let Some(place) = self.places.get_mut(&flight.place) {
             place.release(&flight.addresses);
         }
-        self.settle(flight.id, flight.addresses.len());
+        self.settle(flight.id, flight.recipients);
     }
 
     /// A batch is no longer in flight, and its recipients wait again, unless the message was withdrawn.
@@ -191,7 +191,7 @@ impl Scheduler {
     fn leave(&mut self, flight: &Flight) {
         if let Some(place) = self.places.get_mut(&flight.place) {
             place.in_flight -= 1;
-            place.carried -= flight.addresses.len();
+            place.carried -= flight.recipients;
         }
         if let Some(job) = self.jobs.get_mut(&flight.id) {
             job.flights -= 1;

@@ -23,6 +23,11 @@ mod place;
 mod pool;
 mod ring;
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 

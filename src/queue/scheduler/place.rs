@@ -5,7 +5,7 @@
 //! - Always true: a recipient address is held by no more batches than `recipient_concurrency_limit` allows; who has
 //!   to wait for it is parked and costs nothing until one of them ends.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ struct Deliveries {
     parked: Ring<QueueId>,
 }
 
-/// A batch, and the addresses that it holds.
+/// A batch, and the addresses that it holds, each once.
 #[derive(Debug)]
 pub(super) struct Cut {
     pub(super) batch: Batch,
@@ -142,9 +142,11 @@ impl Place {
     /// overtakes them.
     pub(super) fn put_back(&mut self, batch: Batch) {
         let (envelope, sender) = (batch.envelope().clone(), batch.sender().clone());
+        let mut seen = HashSet::new();
         let waiting = batch.into_recipients().into_iter().map(|recipient| {
             let address = folded(&recipient);
-            Waiting { recipient, address, has_slot: true }
+            let has_slot = seen.insert(address.clone());
+            Waiting { recipient, address, has_slot }
         });
         let waiting: VecDeque<_> = waiting.collect();
         self.waiting += waiting.len();
@@ -174,14 +176,15 @@ impl Place {
     }
 
     fn cut_from(&mut self, id: QueueId) -> Option<Cut> {
-        let limit = match self.limits.destination_recipient_limit {
-            0 => usize::MAX,
-            limit => limit,
-        };
+        let limit = self.batch_size();
         let lot = self.lots.get_mut(&id)?;
         let envelope = lot.envelope.clone();
-        let (mut recipients, mut addresses) = (Vec::new(), Vec::new());
-        while let Some(group) = lot.front() {
+        let (mut recipients, mut addresses, mut spare) = (Vec::new(), Vec::new(), Vec::new());
+        let mut held = HashSet::new();
+        let mut batch = None;
+        while batch.is_none()
+            && let Some(group) = lot.front()
+        {
             let sender = group.sender.clone();
             while recipients.len() < limit
                 && let Some(Waiting { recipient, address, has_slot }) = lot.front()?.waiting.pop_front()
@@ -189,9 +192,14 @@ impl Place {
                 let deliveries = self.addresses.entry(address.clone()).or_default();
                 // A slot from before the limit was lowered may be one too many.
                 deliveries.count -= usize::from(has_slot);
-                if deliveries.admits(self.limits) {
+                if held.contains(&address) {
+                    // A batch counts once for an address, however often that stands in it.
+                    recipients.push(recipient);
+                    spare.extend(has_slot.then_some(address));
+                } else if deliveries.admits(self.limits) {
                     deliveries.count += 1;
                     recipients.push(recipient);
+                    held.insert(address.clone());
                     addresses.push(address);
                 } else {
                     let turn = deliveries.parked.push_back(id);
@@ -199,17 +207,21 @@ impl Place {
                 }
             }
             lot.tidy_front();
-            self.waiting -= recipients.len();
-            if let Some(batch) = Batch::new(
-                envelope.clone(),
-                sender,
-                self.destination.clone(),
-                std::mem::take(&mut recipients),
-            ) {
-                return Some(Cut { batch, addresses });
-            }
+            let recipients = std::mem::take(&mut recipients);
+            batch = Batch::new(envelope.clone(), sender, self.destination.clone(), recipients);
         }
-        None
+        spare.iter().for_each(|address| self.unpark(address));
+        let batch = batch?;
+        self.waiting -= batch.recipients().len();
+        Some(Cut { batch, addresses })
+    }
+
+    /// Recipients of one batch.
+    fn batch_size(&self) -> usize {
+        match self.limits.destination_recipient_limit {
+            0 => usize::MAX,
+            limit => limit,
+        }
     }
 
     /// Frees a slot of each address; who waited longest for it gets it.
@@ -242,10 +254,7 @@ impl Place {
     /// Takes everything of a job that waits here; returns it as batches, for whose recipients nobody counts.
     pub(super) fn take_batches(&mut self, id: QueueId) -> Vec<Batch> {
         let Some(envelope) = self.lots.get(&id).map(|lot| lot.envelope.clone()) else { return Vec::new() };
-        let size = match self.limits.destination_recipient_limit {
-            0 => usize::MAX,
-            limit => limit,
-        };
+        let size = self.batch_size();
         let mut batches = Vec::new();
         for (sender, recipients) in self.take_all(id) {
             for chunk in recipients.chunks(size) {

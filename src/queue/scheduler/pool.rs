@@ -20,7 +20,8 @@ pub(super) type Key = u64;
 pub(super) struct Flight {
     pub(super) id: QueueId,
     pub(super) place: Key,
-    /// The slots that it holds, one for each recipient.
+    pub(super) recipients: usize,
+    /// The slots that it holds, one for each address.
     pub(super) addresses: Vec<Folded>,
     pub(super) serial: Serial,
 }
