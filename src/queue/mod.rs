@@ -4,4 +4,6 @@
 //! - Leaves to others: the queue's files (`spool`), threads (`agent`), outcomes of attempts (`smtp`).
 //! - Always true: the same events at the same times give the same decisions.
 
+pub mod job;
+pub mod retry;
 pub mod scheduler;
