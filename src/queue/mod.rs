@@ -5,5 +5,6 @@
 //! - Always true: the same events at the same times give the same decisions.
 
 pub mod job;
+pub mod line_reader;
 pub mod retry;
 pub mod scheduler;

@@ -15,6 +15,8 @@ use crate::mail::Notify;
 const DELAY_ASKED: Duration = Duration::from_secs(4 * 3600);
 /// Attempts are moved by up to this part of their delay, so that mail deferred together does not come back together.
 const JITTER_PART: f64 = 0.1;
+/// No limit is longer, so that a tenth more can be added to it: a thousand years.
+const BACKOFF_MAX: Duration = Duration::from_secs(1000 * 366 * 86_400);
 
 /// How patient the administrator is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Patience {
 
     fn backoff(&self, age: Duration) -> Duration {
         // Not `clamp`, which panics where the limits contradict each other.
-        age.min(self.maximal_backoff_time).max(self.minimal_backoff_time)
+        age.min(self.maximal_backoff_time).max(self.minimal_backoff_time).min(BACKOFF_MAX)
     }
 }
 
@@ -128,8 +130,9 @@ mod tests {
     fn limits_that_contradict_each_other_and_huge_ones_do_no_harm() {
         let contradictory = Patience { maximal_backoff_time: Duration::from_secs(1), ..PATIENCE };
         assert_eq!(contradictory.next_attempt(at(0), at(0), 0.5), at(300));
-        let huge = Patience { minimal_backoff_time: Duration::from_secs(1 << 62), ..PATIENCE };
-        assert_eq!(huge.next_attempt(at(0), at(0), 1.0), Timestamp::MAX);
+        let huge = Patience { minimal_backoff_time: Duration::MAX, ..PATIENCE };
+        assert!(huge.next_attempt(at(0), at(0), 1.0) > at(1000 * 365 * DAY));
+        assert_eq!(huge.next_attempt(Timestamp::MAX, Timestamp::MAX, 1.0), Timestamp::MAX);
         assert!(!huge.is_due(at(1), at(0)));
     }
 

@@ -86,7 +86,9 @@ impl Scheduler {
             Health::Untouched => false,
         };
         place.condition.untouched(serial);
-        if let Health::Busy(batch) = health {
+        if let Health::Busy(batch) = health
+            && flight.carries(&batch)
+        {
             self.put_back(flight, batch);
         } else {
             self.land(flight);
@@ -109,11 +111,10 @@ impl Scheduler {
     }
 
     pub(super) fn take_back(&mut self, id: WorkerId, batch: Batch) {
-        let is_it = |flight: &Flight| {
-            flight.id == batch.envelope().id && flight.recipients == batch.recipients().len()
-        };
         let Some(worker) = self.pool.get_mut(id) else { return };
-        if let Some(asked) = worker.mail.as_ref().filter(|mail| is_it(&mail.flight)).map(|mail| mail.asked) {
+        if let Some(asked) =
+            worker.mail.as_ref().filter(|mail| mail.flight.carries(&batch)).map(|mail| mail.asked)
+        {
             let Some(mail) = self.pool.take_mail(id) else { return };
             self.reopen_mailbox(id, &mail.flight);
             let key = mail.flight.place;
@@ -125,7 +126,7 @@ impl Scheduler {
                 self.start_kept(key);
             }
             self.refresh(key);
-        } else if let Some(flight) = worker.running.take_if(|flight| is_it(flight)) {
+        } else if let Some(flight) = worker.running.take_if(|flight| flight.carries(&batch)) {
             // What ran before has ended, and the batch was taken before the worker came to it.
             self.pool.set_idle(id, None);
             let key = flight.place;

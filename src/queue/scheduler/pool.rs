@@ -10,7 +10,7 @@ use super::condition::Serial;
 use super::event::WorkerId;
 use super::lot::Folded;
 use super::ring::{Ring, Turn};
-use crate::mail::{Destination, QueueId};
+use crate::mail::{Batch, Destination, QueueId};
 
 /// A destination by its number; later ones have higher numbers.
 pub(super) type Key = u64;
@@ -24,6 +24,13 @@ pub(super) struct Flight {
     /// The slots that it holds, one for each address.
     pub(super) addresses: Vec<Folded>,
     pub(super) serial: Serial,
+}
+
+impl Flight {
+    /// Whether this is the batch.
+    pub(super) fn carries(&self, batch: &Batch) -> bool {
+        self.id == batch.envelope().id && self.recipients == batch.recipients().len()
+    }
 }
 
 /// Why a batch was asked back from a mailbox.
@@ -114,7 +121,7 @@ impl Pool {
         self.workers.get_mut(id.0)
     }
 
-    /// The workers in whose mailbox a batch of this message waits, and that batch's number and place.
+    /// The workers in whose mailbox a batch of this message waits.
     pub(super) fn with_mail_of(&self, id: QueueId) -> Vec<WorkerId> {
         let has_mail = |worker: &Worker| worker.mail.as_ref().is_some_and(|mail| mail.flight.id == id);
         (0..).map(WorkerId).zip(&self.workers).filter(|(_, w)| has_mail(w)).map(|(id, _)| id).collect()
