@@ -1,3 +1,7 @@
 //! The program: finds its role and turns the result into an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lastmile::cli::main()
+}

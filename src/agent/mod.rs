@@ -1,4 +1,26 @@
 //! The threads of the agent, and what they own.
+//!
+//! - Owns: master, workers, pickup, log and control threads, and the channels between them.
+//! - Leaves to others: decisions (`queue`), conversations (`net`, `smtp`), the disk's format (`spool`).
+//! - Always true: the master waits for nothing but its poll, and no backlog waits in a channel: what is not in the
+//!   scheduler is on disk.
 
-pub mod doorbell;
-pub mod log;
+pub mod control;
+mod control_server;
+mod crew;
+mod doorbell;
+mod finish;
+mod intake;
+mod jobs;
+mod log;
+mod master;
+mod message;
+mod notices;
+mod pickup;
+mod prepend;
+mod recorder;
+mod report;
+mod start;
+mod worker;
+
+pub use start::{AgentError, run};

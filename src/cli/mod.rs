@@ -1,3 +1,96 @@
-//! The commands, one a file.
+//! The commands, one file each; here is which of them is meant.
+//!
+//! - Owns: the command line but for sendmail's, exit codes (sysexits(3)).
+//! - Leaves to others: everything a command does.
 
+pub mod agent;
+pub mod check;
+pub mod sendmail;
 pub mod sink;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Sources;
+
+/// sysexits(3): wrong use of a command.
+pub const EX_USAGE: u8 = 64;
+/// sysexits(3): a service is not there.
+pub const EX_UNAVAILABLE: u8 = 69;
+/// sysexits(3): our own set-up failed.
+pub const EX_OSERR: u8 = 71;
+/// sysexits(3): try again later.
+pub const EX_TEMPFAIL: u8 = 75;
+/// sysexits(3): the configuration is wrong.
+pub const EX_CONFIG: u8 = 78;
+
+/// Hands mail to the server that keeps the mailboxes, over LMTP or ESMTP.
+#[derive(Parser)]
+#[command(name = "lastmile", version, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the delivery agent in the foreground.
+    Agent(Configured),
+    /// Validate the configuration and show where each value comes from.
+    Check(Configured),
+    /// Queue a message from standard input, as sendmail(1) does.
+    #[command(disable_help_flag = true)]
+    Sendmail {
+        /// sendmail options and recipients.
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run an LMTP or ESMTP server for tests and demonstrations.
+    Sink(sink::Options),
+}
+
+/// Where the configuration comes from.
+#[derive(Args, Clone, Debug)]
+pub struct Configured {
+    /// Configuration file, instead of /etc/lastmile/lastmile.toml or $LASTMILE_CONFIG.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Overrides one value, as in -o transport.lmtp.connect_timeout=5s; may be repeated.
+    #[arg(short = 'o', long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+impl Configured {
+    /// These, the environment and the default file.
+    pub fn sources(self) -> Sources {
+        Sources::from_process(self.file, self.overrides)
+    }
+}
+
+/// Finds out which command is meant, and runs it.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // sendmail's options are not for clap: `-t` and `-f a@b` have been spelled in every way for forty years.
+    if arguments.get(1).is_some_and(|word| word == "sendmail") {
+        return sendmail::run(&arguments[2..], &Sources::from_process(None, Vec::new())).into();
+    }
+    let parsed = match CommandLine::try_parse_from(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help and version are no errors; where even they cannot be printed nobody is left to be told.
+            let _ = error.print();
+            return if error.use_stderr() { EX_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match parsed.command {
+        Command::Agent(configured) => agent::run(configured.sources()),
+        Command::Check(configured) => check::run(&configured.sources()),
+        Command::Sendmail { arguments } => {
+            sendmail::run(&arguments, &Sources::from_process(None, Vec::new())).into()
+        }
+        Command::Sink(options) => sink::run(options),
+    }
+}

@@ -15,15 +15,15 @@ use super::peer::Peer;
 use super::stepwise::Stepwise;
 use crate::config::Transport;
 use crate::mail::{Batch, Destination, Outcome, Reason, Recipient};
-use crate::smtp::{Manner, SessionError, Settled, Transaction};
+use crate::smtp::{Capabilities, Manner, SessionError, Settled, Transaction};
 
 /// A connection that has rested longer may be stale: its first flight stops before the content.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Hears what happens to a batch, while it happens.
 pub trait Observer {
-    /// MAIL is about to be sent over a connection to `peer`, which has been used `uses` times before.
-    fn ready(&mut self, peer: &Peer, uses: u32);
+    /// MAIL is about to be sent to `peer`, which offers `offered`, over a connection that has been used `uses` times.
+    fn ready(&mut self, peer: &Peer, offered: &Capabilities, uses: u32);
     /// The end of data is about to leave for these recipients. An error stops it: the batch is then unsent.
     fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()>;
     /// Outcomes, each recipient's once. May be empty.
@@ -155,7 +155,7 @@ impl CachedConnection {
         work_is_waiting: &dyn Fn() -> bool,
     ) -> Attempted<'a> {
         let Delivery { batch, content, transport } = *delivery;
-        observer.ready(connection.peer(), connection.uses());
+        observer.ready(connection.peer(), connection.offered(), connection.uses());
         let manner = self.manner(&connection, delivery);
         let (peer, offered) = (connection.name().to_owned(), connection.offered().clone());
         let each = recipients.iter().copied();

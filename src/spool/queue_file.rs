@@ -262,6 +262,11 @@ impl QueueFile {
         Ok(())
     }
 
+    /// Whether the sender has been told of the delay.
+    pub fn delay_notice_sent(&self) -> Result<bool, LoadError> {
+        Ok(self.read_states()?.delay_notice_sent)
+    }
+
     /// Notes that the sender has been told of the delay.
     pub fn mark_delay_notice_sent(&self) -> io::Result<()> {
         self.file.write_all_at(b"W", self.states_at)
@@ -282,6 +287,11 @@ impl QueueFile {
     /// Where the content lies in the file: offset and length. In wire form, but for transparency dots.
     pub fn content_range(&self) -> (u64, u64) {
         (self.content_at, self.envelope.size)
+    }
+
+    /// The file itself, for reading where [`QueueFile::content_range`] says.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// Fills `buffer` from `offset` octets into the content; fewer only at its end.

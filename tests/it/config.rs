@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lastmile::cli::check;
-use lastmile::config::{Config, InetProtocols, LogTarget, NotifyClass, OverQuota, Sources, Timeout};
+use lastmile::config::{Config, InetProtocols, LogTarget, NotifyClass, Sources, Timeout};
 use lastmile::mail::{Address, Protocol};
+use lastmile::smtp::OverQuota;
 use lastmile::smtp::Stage;
 use proptest::prelude::*;
 use tempfile::NamedTempFile;

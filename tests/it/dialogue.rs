@@ -1,7 +1,8 @@
 //! Conversations as files: `tests/dialogues/*.txt`, each with every recipient's outcome.
 //!
 //! - Owns: the format, and playing a file against a client.
-//! - Leaves to others: reading it (`parse`), the server's part (`support::ScriptedPeer`), the client (whatever is a [`Client`]).
+//! - Leaves to others: reading it (`parse`), the server's part (`support::ScriptedPeer`),
+//!   the client (whatever is a [`Client`]).
 //! - Always true: what is written in a file is checked exactly; the first difference is named by file and line.
 //!
 //! A file is read from the top. A connection begins with `S: <accepts>`, which may be left out at the very start.

@@ -5,5 +5,14 @@
 //! - Always true: each test has directories and sockets of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
+mod agent;
+mod config;
 mod dialogue;
+mod holding;
+mod notice;
+mod sendmail;
 mod support;
+mod tidy;

@@ -60,7 +60,6 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn what_sendmail_takes_is_what_the_mailbox_holds() {
     let dovecot = Dovecot::start();
     for nexthop in dovecot.nexthops() {
@@ -85,7 +84,6 @@ fn what_sendmail_takes_is_what_the_mailbox_holds() {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn a_bare_file_arrives_as_it_was_dropped() {
     let dovecot = Dovecot::start();
     // The job line names where the mail goes; the default leads nowhere.
@@ -109,7 +107,6 @@ fn a_bare_file_arrives_as_it_was_dropped() {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn each_of_many_recipients_gets_one_copy() {
     let dovecot = Dovecot::start();
     for nexthop in dovecot.nexthops() {
@@ -157,7 +154,6 @@ fn bounce(dovecot: &Dovecot, site: &Site) -> String {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn an_unknown_user_s_mail_returns_to_its_sender() {
     for way in 0..2 {
         let dovecot = Dovecot::start();
@@ -192,7 +188,6 @@ fn an_unknown_user_s_mail_returns_to_its_sender() {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn mail_for_a_full_mailbox_bounces() {
     let dovecot = Dovecot::start();
     let site = site(&dovecot.nexthops()[0], "");
@@ -209,7 +204,6 @@ fn mail_for_a_full_mailbox_bounces() {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn mail_for_a_full_mailbox_waits_where_the_site_wants_it() {
     let dovecot = Dovecot::start();
     let site = site(&dovecot.nexthops()[0], "[transport.lmtp]\nover_quota = \"defer\"");
@@ -229,7 +223,6 @@ fn mail_for_a_full_mailbox_waits_where_the_site_wants_it() {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn twenty_megabytes_arrive_whole() {
     let dovecot = Dovecot::start();
     let line = |number: usize| format!("{number:07} {}\n", "0123456789".repeat(7));
@@ -248,7 +241,6 @@ fn twenty_megabytes_arrive_whole() {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn one_connection_carries_one_message_after_the_other() {
     let dovecot = Dovecot::start();
     let site = site(&dovecot.nexthops()[0], "workers = 1\nworkers_reserved = 0");
@@ -265,7 +257,6 @@ fn one_connection_carries_one_message_after_the_other() {
 }
 
 #[test]
-#[ignore = "waits for the agent"]
 fn a_server_that_was_restarted_is_found_again_without_loss() {
     let mut dovecot = Dovecot::start();
     for (at, nexthop) in dovecot.nexthops().iter().enumerate() {

@@ -1,0 +1,113 @@
+//! The pool of workers, as the master sees it: mailboxes, and how many batches each has.
+//!
+//! - Owns: the threads and their channels.
+//! - Leaves to others: who gets what (`queue::scheduler`).
+//! - Always true: a batch in a mailbox can be taken back until the worker has it.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::message::Order;
+use super::report::Reporter;
+use super::worker::Worker;
+use crate::net::{CachedConnection, Stepwise};
+use crate::queue::scheduler::WorkerId;
+use crate::spool::Spool;
+
+/// The pool.
+pub struct Crew {
+    members: Vec<Member>,
+    spool: Arc<Spool>,
+    reporter: Reporter,
+    stepwise: Arc<Stepwise>,
+    myhostname: String,
+}
+
+struct Member {
+    /// The scheduler puts at most two batches in: one to run, one to wait.
+    mailbox: Sender<Order>,
+    take_back: Receiver<Order>,
+    thread: JoinHandle<()>,
+    /// Batches handed over that have neither ended nor been taken back.
+    batches: usize,
+}
+
+impl Crew {
+    /// Starts `size` workers.
+    pub fn start(size: usize, spool: Arc<Spool>, reporter: Reporter, myhostname: String) -> io::Result<Self> {
+        let mut crew =
+            Self { members: Vec::with_capacity(size), spool, reporter, stepwise: Arc::default(), myhostname };
+        for number in 0..size {
+            let member = crew.start_member(WorkerId(number))?;
+            crew.members.push(member);
+        }
+        Ok(crew)
+    }
+
+    fn start_member(&self, id: WorkerId) -> io::Result<Member> {
+        let (mailbox, orders) = unbounded();
+        let worker = Worker {
+            id,
+            mailbox: orders.clone(),
+            reporter: self.reporter.clone(),
+            spool: Arc::clone(&self.spool),
+            cached: CachedConnection::new(self.myhostname.clone(), Arc::clone(&self.stepwise)),
+        };
+        let thread = std::thread::Builder::new().name(format!("worker {}", id.0)).spawn(|| worker.run())?;
+        Ok(Member { mailbox, take_back: orders, thread, batches: 0 })
+    }
+
+    /// Puts a batch into a worker's mailbox.
+    pub fn hand_over(&mut self, worker: WorkerId, order: Order) {
+        let member = &mut self.members[worker.0];
+        member.batches += 1;
+        // We hold a receiver ourselves, so the channel is never closed.
+        let _ = member.mailbox.send(order);
+    }
+
+    /// Takes the waiting batch back, if the worker has not begun it.
+    pub fn take_back(&mut self, worker: WorkerId) -> Option<Order> {
+        let member = &mut self.members[worker.0];
+        let order = member.take_back.try_recv().ok()?;
+        member.batches -= 1;
+        Some(order)
+    }
+
+    /// A worker has reported the end of a batch.
+    pub fn has_ended(&mut self, worker: WorkerId) {
+        let member = &mut self.members[worker.0];
+        member.batches = member.batches.saturating_sub(1);
+    }
+
+    /// Starts another worker in the place of one that has panicked.
+    pub fn replace(&mut self, worker: WorkerId) -> io::Result<()> {
+        self.members[worker.0] = self.start_member(worker)?;
+        Ok(())
+    }
+
+    /// Batches that workers have.
+    pub fn batches(&self) -> usize {
+        self.members.iter().map(|member| member.batches).sum()
+    }
+
+    /// Empties all mailboxes: what waits there stays on disk for the next start.
+    pub fn empty_mailboxes(&mut self) {
+        for worker in (0..self.members.len()).map(WorkerId) {
+            while self.take_back(worker).is_some() {}
+        }
+    }
+
+    /// Lets the workers say goodbye to their servers and end; `false` if some have not by the time `patience` says no.
+    pub fn dismiss(self, mut patience: impl FnMut() -> bool) -> bool {
+        let threads: Vec<_> = self.members.into_iter().map(|member| member.thread).collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            if !patience() {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,197 @@
+//! What is to be loaded next: listings that keep their place, names from the FIFO, notices of our own.
+//!
+//! - Owns: the bounded list of names, and when which directory is listed.
+//! - Leaves to others: whether there is room (`queue::scheduler`), the listing itself (`pickup`).
+//! - Always true: a name that finds no room here is found again by a listing, because it lies on disk.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::pickup::Errand;
+use crate::mail::QueueId;
+use crate::spool::Place;
+
+/// Names in memory.
+const NAMES_MAX: usize = 4096;
+/// While more than this wait, no listing goes on.
+const NAMES_ENOUGH: usize = 512;
+/// Time between two listings of `active/` and `incoming/`: what a lost job line or event costs at most.
+const LISTING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A directory that is listed from time to time, a part at a time.
+#[derive(Debug)]
+struct Listing {
+    place: Place,
+    interval: Duration,
+    next: Instant,
+    /// To be started (again) as soon as the present one is through.
+    wanted: bool,
+    /// Also what is not due.
+    everything: bool,
+    going_on: bool,
+    asked: bool,
+}
+
+/// What is to be loaded next.
+#[derive(Debug)]
+pub struct Intake {
+    names: VecDeque<(QueueId, Place)>,
+    listings: [Listing; 3],
+}
+
+impl Intake {
+    /// Lists everything at once, then from time to time.
+    pub fn new(now: Instant, queue_run_delay: Duration) -> Self {
+        let listing = |place, interval| Listing {
+            place,
+            interval,
+            next: now + interval,
+            wanted: true,
+            everything: false,
+            going_on: false,
+            asked: false,
+        };
+        let listings = [
+            listing(Place::Active, LISTING_INTERVAL),
+            listing(Place::Incoming, LISTING_INTERVAL),
+            listing(Place::Deferred, queue_run_delay),
+        ];
+        Self { names: VecDeque::new(), listings }
+    }
+
+    /// A message to be loaded. If there are too many, a listing of its directory will find it again.
+    pub fn add(&mut self, id: QueueId, place: Place) {
+        if self.names.len() < NAMES_MAX {
+            self.names.push_back((id, place));
+        } else {
+            self.want(place, false);
+        }
+    }
+
+    /// The next message to be loaded.
+    pub fn next(&mut self) -> Option<(QueueId, Place)> {
+        self.names.pop_front()
+    }
+
+    /// Whether there is nothing to load at once.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Whether more names may come in.
+    pub fn has_room(&self) -> bool {
+        self.names.len() < NAMES_ENOUGH
+    }
+
+    /// A directory is to be listed as soon as possible.
+    pub fn want(&mut self, place: Place, everything: bool) {
+        for listing in self.listings.iter_mut().filter(|listing| listing.place == place) {
+            listing.wanted = true;
+            listing.everything |= everything;
+        }
+    }
+
+    /// A part of a listing has come.
+    pub fn has_come(&mut self, place: Place, is_last: bool) {
+        for listing in self.listings.iter_mut().filter(|listing| listing.place == place) {
+            listing.asked = false;
+            listing.going_on = !is_last;
+            if is_last {
+                listing.everything &= listing.wanted;
+            }
+        }
+    }
+
+    /// The configuration was read again.
+    pub fn set_queue_run_delay(&mut self, delay: Duration) {
+        for listing in self.listings.iter_mut().filter(|listing| listing.place == Place::Deferred) {
+            listing.interval = delay;
+            listing.next = listing.next.min(Instant::now() + delay);
+        }
+    }
+
+    /// When the next listing is due by itself.
+    pub fn next_listing(&self) -> Option<Instant> {
+        self.listings.iter().map(|listing| listing.next).min()
+    }
+
+    /// What to ask of the pickup thread now. At most one part of each listing is under way.
+    pub fn errands(&mut self, now: Instant) -> Vec<Errand> {
+        let has_room = self.has_room();
+        self.listings.iter_mut().filter_map(|listing| listing.errand(now, has_room)).collect()
+    }
+}
+
+impl Listing {
+    fn errand(&mut self, now: Instant, has_room: bool) -> Option<Errand> {
+        if self.next <= now {
+            self.wanted = true;
+            self.next = now + self.interval;
+        }
+        if self.asked || !has_room || !(self.going_on || self.wanted) {
+            return None;
+        }
+        if !self.going_on {
+            self.wanted = false;
+        }
+        self.asked = true;
+        Some(match self.place {
+            Place::Incoming => Errand::PickUp,
+            place => Errand::List { place, everything: self.everything },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(intake: &mut Intake, now: Instant) -> Vec<Place> {
+        let place = |errand| match errand {
+            Errand::PickUp => Place::Incoming,
+            Errand::List { place, .. } => place,
+            other => panic!("{other:?}"),
+        };
+        intake.errands(now).into_iter().map(place).collect()
+    }
+
+    #[test]
+    fn everything_is_listed_at_start_and_then_from_time_to_time() {
+        let now = Instant::now();
+        let mut intake = Intake::new(now, Duration::from_secs(300));
+        assert_eq!(places(&mut intake, now), [Place::Active, Place::Incoming, Place::Deferred]);
+        assert_eq!(places(&mut intake, now), [], "one part of each is under way");
+        for place in [Place::Active, Place::Incoming, Place::Deferred] {
+            intake.has_come(place, true);
+        }
+        assert_eq!(places(&mut intake, now), []);
+        assert_eq!(places(&mut intake, now + Duration::from_secs(61)), [Place::Active, Place::Incoming]);
+    }
+
+    #[test]
+    fn a_listing_keeps_its_place_while_there_is_no_room() {
+        let now = Instant::now();
+        let mut intake = Intake::new(now, Duration::from_secs(300));
+        intake.errands(now);
+        intake.has_come(Place::Active, false);
+        for number in 0..=NAMES_ENOUGH as u64 {
+            intake.add(QueueId::new(number, 0), Place::Active);
+        }
+        assert_eq!(places(&mut intake, now), []);
+        while intake.next().is_some() {}
+        assert_eq!(places(&mut intake, now), [Place::Active], "it goes on");
+    }
+
+    #[test]
+    fn a_name_without_room_is_found_again_by_a_listing() {
+        let now = Instant::now();
+        let mut intake = Intake::new(now, Duration::from_secs(300));
+        intake.errands(now);
+        intake.has_come(Place::Active, true);
+        for number in 0..=NAMES_MAX as u64 {
+            intake.add(QueueId::new(number, 0), Place::Active);
+        }
+        while intake.next().is_some() {}
+        assert_eq!(places(&mut intake, now), [Place::Active]);
+    }
+}

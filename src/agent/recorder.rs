@@ -1,0 +1,269 @@
+//! Outcomes become marks, log lines and replies to remember, in this order and at once.
+//!
+//! - Owns: what is written for each outcome, and in which order.
+//! - Leaves to others: the format on disk (`spool`), what becomes of the message when all are settled (`finish`).
+//! - Always true: a refusal's text is on disk before its mark, and a recipient is marked right after its reply.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::log::{LMTP, SMTP};
+use super::message::Order;
+use crate::mail::{Delays, OriginalRecipient, Outcome, Protocol, Reason, Recipient, Sender};
+use crate::net::{Observer, Peer};
+use crate::smtp::{Capabilities, Settled};
+use crate::spool::{LoggedReply, QueueFile, Spool, State};
+
+/// Records the outcomes of one batch.
+#[derive(Debug)]
+pub struct Recorder<'a> {
+    spool: &'a Spool,
+    file: &'a QueueFile,
+    order: &'a Order,
+    recipients: HashMap<u32, &'a Recipient>,
+    protocol: Protocol,
+    started: Instant,
+    started_at: Timestamp,
+    session: Option<Session>,
+    /// Recipients that carry the mark of doubt in the file.
+    in_doubt: HashSet<u32>,
+    /// Delivered to a server that will not report it, and the sender wants to know.
+    report_success: Vec<(u32, Reason)>,
+    failed: Option<io::Error>,
+}
+
+/// The connection that the batch is on.
+#[derive(Debug)]
+struct Session {
+    relay: String,
+    host: String,
+    uses: u32,
+    reports_success: bool,
+    since: Instant,
+}
+
+/// What is left to do after a batch, besides finishing the message.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// A mark could not be written after a reply had come: the file no longer tells the truth.
+    pub failed: Option<io::Error>,
+    /// Whose delivery is to be reported to the sender by us, with the server's words.
+    pub report_success: Vec<(u32, Reason)>,
+    /// The server that said so.
+    pub remote_mta: Option<String>,
+}
+
+impl<'a> Recorder<'a> {
+    /// Starts with a batch that a worker has just taken.
+    pub fn new(spool: &'a Spool, file: &'a QueueFile, order: &'a Order, protocol: Protocol) -> Self {
+        Self {
+            spool,
+            file,
+            order,
+            recipients: order.batch.recipients().iter().map(|r| (r.position, r)).collect(),
+            protocol,
+            started: Instant::now(),
+            started_at: Timestamp::now(),
+            session: None,
+            in_doubt: HashSet::new(),
+            report_success: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// The batch is over.
+    pub fn into_recorded(self) -> Recorded {
+        let remote_mta = self.session.map(|session| session.host);
+        Recorded { failed: self.failed, report_success: self.report_success, remote_mta }
+    }
+
+    fn recipient(&self, position: u32) -> Option<&'a Recipient> {
+        self.recipients.get(&position).copied()
+    }
+
+    /// Remembers why for `queue show` and for the bounce.
+    fn remember(&self, settled: &[Settled]) -> io::Result<()> {
+        let now = Timestamp::now();
+        let host = self.session.as_ref().map(|session| session.host.as_str());
+        let worth_it = settled.iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
+        let replies: Vec<_> = worth_it
+            .filter_map(|settled| {
+                Some(LoggedReply::new(now, self.recipient(settled.position)?, &settled.outcome, host))
+            })
+            .collect();
+        if replies.is_empty() {
+            Ok(())
+        } else {
+            self.spool.append_replies(self.order.message.envelope.id, &replies)
+        }
+    }
+
+    fn mark(&mut self, settled: &[Settled]) -> io::Result<()> {
+        let mut marks =
+            [(State::Sent, Vec::new()), (State::Refused, Vec::new()), (State::Pending, Vec::new())];
+        for Settled { position, outcome, in_doubt } in settled {
+            match outcome {
+                Outcome::Delivered(_) => marks[0].1.push(*position),
+                Outcome::Bounced(_) => marks[1].1.push(*position),
+                // Without the mark of doubt it is pending already.
+                Outcome::Deferred(_) if !in_doubt && self.in_doubt.contains(position) => {
+                    marks[2].1.push(*position);
+                }
+                Outcome::Deferred(_) => {}
+            }
+        }
+        for (state, mut positions) in marks {
+            positions.sort_unstable();
+            self.file.mark(&positions, state)?;
+        }
+        Ok(())
+    }
+
+    fn log(&self, settled: &Settled) {
+        let Some(recipient) = self.recipient(settled.position) else { return };
+        let delays = self.delays();
+        let (relay, conn_use) = match &self.session {
+            Some(session) if session.uses > 0 => {
+                (session.relay.as_str(), format!("conn_use={}, ", session.uses + 1))
+            }
+            Some(session) => (session.relay.as_str(), String::new()),
+            None => ("none", String::new()),
+        };
+        log_outcome(self.protocol, self.order, recipient, relay, &conn_use, delays, &settled.outcome);
+    }
+
+    fn delays(&self) -> Delays {
+        let Order { message, .. } = self.order;
+        let now = Instant::now();
+        // Without a session all of the time went into looking for one.
+        let ready = self.session.as_ref().map_or(now, |session| session.since);
+        Delays {
+            before_queue: between(message.envelope.arrival, message.loaded),
+            in_queue: between(message.loaded, self.started_at),
+            connection: ready.saturating_duration_since(self.started),
+            transmission: now.saturating_duration_since(ready),
+        }
+    }
+}
+
+impl Observer for Recorder<'_> {
+    fn ready(&mut self, peer: &Peer, offered: &Capabilities, uses: u32) {
+        self.session = Some(Session {
+            relay: peer.relay(),
+            host: peer.host().to_owned(),
+            uses,
+            reports_success: offered.dsn,
+            since: Instant::now(),
+        });
+    }
+
+    fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()> {
+        let mut positions = positions.to_vec();
+        positions.sort_unstable();
+        self.file.mark(&positions, State::InDoubt)?;
+        self.in_doubt.extend(positions);
+        Ok(())
+    }
+
+    fn settled(&mut self, mut settled: Vec<Settled>) {
+        if settled.is_empty() {
+            return;
+        }
+        if let Err(error) = self.remember(&settled) {
+            settled.iter_mut().for_each(|settled| put_off_refusal(settled, &error));
+        }
+        if let Err(error) = self.mark(&settled) {
+            self.failed.get_or_insert(error);
+        }
+        for settled in settled {
+            self.log(&settled);
+            let wants_report = self.recipient(settled.position).is_some_and(|r| r.notify.on_success());
+            let reported = self.session.as_ref().is_some_and(|session| session.reports_success);
+            if let (Outcome::Delivered(reason), true, false) = (settled.outcome, wants_report, reported) {
+                self.report_success.push((settled.position, reason));
+            }
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        log::info!(target: target(self.protocol), "{}: {text}", self.order.message.envelope.id);
+    }
+}
+
+/// A refusal whose text is not on disk cannot be told to the sender: the recipient is tried again instead.
+fn put_off_refusal(settled: &mut Settled, error: &io::Error) {
+    if let Outcome::Bounced(reason) = &settled.outcome {
+        let text =
+            format!("{} -- tried again later, because the refusal cannot be recorded: {error}", reason.text);
+        settled.outcome =
+            Outcome::Deferred(Reason { status: reason.status.with_class(4), text, ..reason.clone() });
+    }
+}
+
+/// The log line of one recipient and attempt; metrics count the same event.
+pub fn log_outcome(
+    protocol: Protocol,
+    order: &Order,
+    recipient: &Recipient,
+    relay: &str,
+    conn_use: &str,
+    delays: Delays,
+    outcome: &Outcome,
+) {
+    let id = order.message.envelope.id;
+    let to = &recipient.address;
+    let original = match recipient.orcpt.as_ref().map(OriginalRecipient::address) {
+        Some(orcpt) if !orcpt.eq_ignore_ascii_case(&to.to_string()) => format!("orig_to=<{orcpt}>, "),
+        _ => String::new(),
+    };
+    let delay = crate::mail::format_delay(delays.total());
+    let Reason { status, text, .. } = outcome.reason();
+    let word = outcome.word();
+    order.counters.count(outcome);
+    log::info!(
+        target: target(protocol),
+        "{id}: to=<{to}>, {original}relay={relay}, {conn_use}delay={delay}, delays={delays}, dsn={status}, \
+         status={word} ({text})"
+    );
+}
+
+/// The tag of a protocol's log lines.
+pub fn target(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Lmtp => LMTP,
+        Protocol::Smtp => SMTP,
+    }
+}
+
+/// A sender as the log writes it.
+pub fn logged(sender: &Sender) -> String {
+    format!("from=<{sender}>")
+}
+
+/// Time from one to the other; a clock that was set back makes none.
+pub fn between(from: Timestamp, to: Timestamp) -> std::time::Duration {
+    to.duration_since(from).try_into().unwrap_or_default()
+}
+
+/// Log lines for a batch that was not sent.
+pub fn log_unsent(order: &Order, outcome: &Outcome) {
+    for recipient in order.batch.recipients() {
+        log_one_unsent(order, recipient, outcome);
+    }
+}
+
+/// The log line of a recipient of a batch that was not sent.
+pub fn log_one_unsent(order: &Order, recipient: &Recipient, outcome: &Outcome) {
+    let Order { message, batch, config, .. } = order;
+    let transport = config.transport(batch.destination().transport());
+    let protocol = transport.map_or(Protocol::Lmtp, |transport| transport.protocol);
+    let delays = Delays {
+        before_queue: between(message.envelope.arrival, message.loaded),
+        in_queue: between(message.loaded, Timestamp::now()),
+        ..Delays::default()
+    };
+    log_outcome(protocol, order, recipient, "none", "", delays, outcome);
+}

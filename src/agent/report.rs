@@ -1,0 +1,108 @@
+//! What the other threads tell the master.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use super::doorbell::Doorbell;
+use super::finish::Finished;
+use super::message::{Message, Order};
+use super::pickup::{Chunk, Found};
+use crate::config::Config;
+use crate::mail::{Destination, QueueId, Recipient};
+use crate::queue::scheduler::{BatchEnd, WorkerId};
+use crate::spool::Cursor;
+
+/// One thing that has happened.
+#[derive(Debug)]
+pub enum Report {
+    /// A batch has ended.
+    Ended {
+        /// Who had it.
+        worker: WorkerId,
+        /// The message it was of.
+        id: QueueId,
+        /// What it taught the scheduler.
+        end: BatchEnd,
+        /// It was the message's last.
+        finished: Option<Finished>,
+        /// Notices that were queued meanwhile, in `active/`.
+        queued: Vec<QueueId>,
+    },
+    /// A worker has panicked over this.
+    Lost {
+        /// Who.
+        worker: WorkerId,
+        /// What it was working on.
+        order: Box<Order>,
+    },
+    /// A window of a message was read.
+    Loaded(Box<Loaded>),
+    /// A message could not be loaded, or is done with already; its ID may leave the table.
+    Dismissed {
+        /// Which.
+        id: QueueId,
+        /// Notices that were queued meanwhile.
+        queued: Vec<QueueId>,
+    },
+    /// Messages of ours were queued in `active/`.
+    Queued(Vec<QueueId>),
+    /// A part of a listing.
+    Listed(Chunk),
+    /// Messages were picked up into `active/`.
+    PickedUp(Found),
+    /// Stop gracefully.
+    Stop,
+    /// The configuration was read again.
+    Reconfigured(Arc<Config>),
+    /// Log a status summary.
+    StatusWanted,
+    /// Somebody asks through the control socket.
+    Asked(super::control::Question),
+    /// The pickup thread has ended; without it nothing can be loaded.
+    PickupLost,
+}
+
+/// A window of a message that was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Who is pending, and where each goes.
+    pub recipients: Vec<(Destination, Recipient)>,
+    /// Pending recipients behind the window.
+    pub rest: usize,
+    /// Where the next window begins.
+    pub next: Option<Cursor>,
+    /// Whether this is the first window.
+    pub is_first: bool,
+    /// All recipients of the message.
+    pub count: u32,
+}
+
+/// A thread's way to the master.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    reports: Sender<Report>,
+    doorbell: Doorbell,
+}
+
+impl Reporter {
+    /// Reports go into `reports`; the master is woken by `doorbell`.
+    pub fn new(reports: Sender<Report>, doorbell: Doorbell) -> Self {
+        Self { reports, doorbell }
+    }
+
+    /// Tells the master.
+    pub fn send(&self, report: Report) {
+        // No receiver: the master is gone and nobody is left to hear of it.
+        let _ = self.reports.send(report);
+        self.doorbell.ring();
+    }
+
+    /// Tells the master, and wakes it whatever it does: for signals.
+    pub fn send_signal(&self, report: Report) {
+        let _ = self.reports.send(report);
+        self.doorbell.ring_anyway();
+    }
+}

@@ -1,0 +1,253 @@
+//! From a configuration to a running agent: what is opened first, and as whom.
+//!
+//! - Owns: the order of opening, dropping privileges and starting threads; signals.
+//! - Leaves to others: everything that runs then.
+//! - Always true: nothing is opened as root that need not be, and no thread but the log's exists before privileges
+//!   are dropped.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use crossbeam_channel::unbounded;
+use nix::unistd::{Gid, Group, Uid, User};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use super::control_server;
+use super::crew::Crew;
+use super::doorbell::doorbell;
+use super::master::{Master, Parts};
+use super::pickup::PickupThread;
+use super::report::{Report, Reporter};
+use crate::config::{Config, Sources};
+use crate::net;
+use crate::spool::{Lock, Spool, SpoolError, Watch};
+
+/// Why an agent did not start, or ended badly. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// `user` or `group` cannot be used.
+    #[error("{key} = \"{name}\": {reason}; the agent does not start")]
+    Identity {
+        /// The configuration key.
+        key: &'static str,
+        /// Its value.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The queue directory cannot be used.
+    #[error("{0}; the agent does not start")]
+    Queue(#[from] SpoolError),
+    /// Something else could not be set up.
+    #[error("{what}: {error}; the agent does not start")]
+    SetUp {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The master's poll failed.
+    #[error("the agent cannot go on waiting for jobs: {0}; all mail is kept on disk")]
+    Poll(io::Error),
+}
+
+impl AgentError {
+    /// Whether another set-up is needed, as opposed to another time.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Identity { .. } | Self::Queue(SpoolError::Unsafe { .. }))
+    }
+}
+
+fn set_up(what: impl Into<String>) -> impl FnOnce(io::Error) -> AgentError {
+    let what = what.into();
+    move |error| AgentError::SetUp { what, error }
+}
+
+/// The identity that the agent runs under.
+#[derive(Debug)]
+struct Identity {
+    uid: Uid,
+    gid: Gid,
+    /// For the supplementary groups; `None` where nothing changes.
+    user: Option<User>,
+}
+
+/// Runs an agent until it is told to stop.
+pub fn run(config: Config, sources: Sources) -> Result<(), AgentError> {
+    super::log::start(&config).map_err(set_up("the log cannot be opened"))?;
+    let config = Arc::new(config);
+    let identity = Identity::of(&config)?;
+    crate::spool::survive_file_size_limit().map_err(set_up("SIGXFSZ cannot be ignored"))?;
+    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let changes = owner != (identity.uid.as_raw(), identity.gid.as_raw());
+    let wanted = changes.then(|| {
+        (rustix::fs::Uid::from_raw(identity.uid.as_raw()), rustix::fs::Gid::from_raw(identity.gid.as_raw()))
+    });
+    let (spool, lock) = Spool::prepare(&config.queue_directory, wanted)?;
+    let watch = Watch::new(&spool).map_err(set_up("incoming/ cannot be watched"))?;
+    let control = control_server::bind(&config.queue_directory)
+        .map_err(set_up(format!("{}/agent.sock cannot be made", config.queue_directory.display())))?;
+    identity.take_on(&config)?;
+    start(config, sources, Arc::new(spool), lock, watch, control)
+}
+
+fn start(
+    config: Arc<Config>,
+    sources: Sources,
+    spool: Arc<Spool>,
+    lock: Lock,
+    watch: Watch,
+    control: UnixListener,
+) -> Result<(), AgentError> {
+    let (doorbell, chime) = doorbell().map_err(set_up("a pipe cannot be made"))?;
+    let (sender, reports) = unbounded();
+    let reporter = Reporter::new(sender, doorbell);
+    let (errands, errand_list) = unbounded();
+    let pickup = PickupThread::new(Arc::clone(&spool), Arc::clone(&config), reporter.clone());
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    thread("pickup").spawn(move || pickup.run(&errand_list)).map_err(set_up("a thread cannot be started"))?;
+    let crew = Crew::start(config.workers, Arc::clone(&spool), reporter.clone(), config.myhostname.clone())
+        .map_err(set_up("a worker cannot be started"))?;
+    watch_signals(sources, reporter.clone())?;
+    control_server::start(control, Arc::clone(&spool), Arc::clone(&config), reporter)
+        .map_err(set_up("the control socket cannot be served"))?;
+    let probed = Arc::clone(&config);
+    thread("probe")
+        .spawn(move || warn_if_bounces_go_nowhere(&probed))
+        .map_err(set_up("a thread cannot be started"))?;
+    log::info!(
+        "started: lastmile {}, {} workers, queue {}",
+        env!("CARGO_PKG_VERSION"),
+        config.workers,
+        config.queue_directory.display()
+    );
+    tell_service_manager(&[sd_notify::NotifyState::Ready]);
+    super::log::this_thread_may_not_wait();
+    let result = Master::new(Parts { config, spool, crew, errands, reports, chime, watch }).run();
+    drop(lock);
+    result.map_err(AgentError::Poll)
+}
+
+impl Identity {
+    fn of(config: &Config) -> Result<Self, AgentError> {
+        let unusable =
+            |key, name: &str, reason: String| AgentError::Identity { key, name: name.to_owned(), reason };
+        let mut identity = Self { uid: Uid::effective(), gid: Gid::effective(), user: None };
+        if let Some(name) = &config.user {
+            let user = User::from_name(name)
+                .map_err(|error| {
+                    unusable("user", name, format!("it cannot be looked up ({})", error.desc()))
+                })?
+                .ok_or_else(|| unusable("user", name, "there is no such user".into()))?;
+            (identity.uid, identity.gid) = (user.uid, user.gid);
+            identity.user = Some(user);
+        }
+        if let Some(name) = &config.group {
+            let group = Group::from_name(name)
+                .map_err(|error| {
+                    unusable("group", name, format!("it cannot be looked up ({})", error.desc()))
+                })?
+                .ok_or_else(|| unusable("group", name, "there is no such group".into()))?;
+            identity.gid = group.gid;
+        }
+        if !Uid::effective().is_root() && identity.uid != Uid::effective() {
+            let name = config.user.as_deref().unwrap_or_default();
+            return Err(unusable("user", name, "only root can become another user".into()));
+        }
+        if Uid::effective().is_root() && config.user.is_none() {
+            log::warn!(
+                "the agent runs as root: set user to an account of its own, or to \"root\" if that is meant"
+            );
+        }
+        Ok(identity)
+    }
+
+    /// Changes root and user, in the only order that works.
+    fn take_on(&self, config: &Config) -> Result<(), AgentError> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: nix::Error| AgentError::SetUp { what, error: error.into() }
+        };
+        if let Some(root) = &config.chroot {
+            nix::unistd::chroot(root)
+                .map_err(failed(&format!("chroot to {} is not possible", root.display())))?;
+            nix::unistd::chdir(Path::new("/")).map_err(failed("the new root directory cannot be entered"))?;
+        }
+        if !Uid::effective().is_root() {
+            return Ok(());
+        }
+        if let Some(user) = self.user.as_ref().filter(|user| !user.uid.is_root()) {
+            let name = std::ffi::CString::new(user.name.as_str()).unwrap_or_default();
+            nix::unistd::initgroups(&name, self.gid)
+                .map_err(failed("the groups of user cannot be taken on"))?;
+        }
+        nix::unistd::setgid(self.gid).map_err(failed("the group cannot be taken on"))?;
+        nix::unistd::setuid(self.uid).map_err(failed("the user cannot be taken on"))
+    }
+}
+
+/// TERM and INT stop gracefully, a second one at once; HUP reads the configuration again, USR1 logs a summary.
+fn watch_signals(sources: Sources, reporter: Reporter) -> Result<(), AgentError> {
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(set_up("signals cannot be watched"))?;
+    let watch = move || {
+        let mut is_stopping = false;
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => read_again(&sources, &reporter),
+                SIGUSR1 => reporter.send_signal(Report::StatusWanted),
+                _ if is_stopping => {
+                    log::warn!("stopped at once: batches under way are tried again at the next start");
+                    log::logger().flush();
+                    std::process::exit(exit_code(signal));
+                }
+                _ => {
+                    is_stopping = true;
+                    tell_service_manager(&[sd_notify::NotifyState::Stopping]);
+                    reporter.send_signal(Report::Stop);
+                }
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)
+        .map_err(set_up("a thread cannot be started"))
+        .map(drop)
+}
+
+/// As a shell reports a process that a signal has ended.
+fn exit_code(signal: i32) -> i32 {
+    128 + signal
+}
+
+fn read_again(sources: &Sources, reporter: &Reporter) {
+    match Config::load(sources) {
+        Ok(config) => reporter.send_signal(Report::Reconfigured(Arc::new(config))),
+        Err(error) => {
+            for problem in error.problems() {
+                log::error!("{problem}");
+            }
+            log::error!("the configuration was not read again: the agent goes on with what it has");
+        }
+    }
+}
+
+/// Without a service manager there is nobody to tell.
+fn tell_service_manager(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::debug!("the service manager cannot be told: {error}");
+    }
+}
+
+/// A bounce that goes nowhere is found out when somebody misses it, long after.
+fn warn_if_bounces_go_nowhere(config: &Config) {
+    let destination = config.bounce_nexthop.as_ref().unwrap_or(&config.default_transport);
+    let Some(transport) = config.transport(destination.transport()) else { return };
+    if let Err(reason) = net::answers(destination, transport, &config.myhostname) {
+        log::warn!("bounces would go to {destination}, where nothing is ready for mail: {}", reason.text);
+    }
+}

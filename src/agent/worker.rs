@@ -1,0 +1,205 @@
+//! One batch at a time.
+//!
+//! - Owns: a thread, its connection, what is prepended to content.
+//! - Leaves to others: which batch comes next (the master), outcomes on disk (`recorder`), the end (`finish`).
+//! - Always true: a batch that was taken ends in exactly one report, also if the thread panics.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::finish::{self, Finished};
+use super::message::Order;
+use super::notices::{self, Reported};
+use super::prepend;
+use super::recorder::{Recorded, Recorder};
+use super::report::{Report, Reporter};
+use crate::config::Transport;
+use crate::mail::{EnhancedStatus, Outcome, QueueId, Reason};
+use crate::net::{CachedConnection, Content, Delivered, Observer};
+use crate::notice::Event;
+use crate::queue::scheduler::{BatchEnd, Health, WorkerId};
+use crate::smtp::Settled;
+use crate::spool::{QueueFile, Spool};
+
+/// One worker: owns its connection, shares nothing but the queue on disk, ends when the master drops its mailbox.
+pub struct Worker {
+    /// Which of the pool.
+    pub id: WorkerId,
+    /// Its mailbox; the master holds a clone, to take batches back.
+    pub mailbox: Receiver<Order>,
+    /// Where it tells what happened.
+    pub reporter: Reporter,
+    /// The queue.
+    pub spool: Arc<Spool>,
+    /// Its connection.
+    pub cached: CachedConnection,
+}
+
+/// How a batch went.
+struct Ended {
+    end: BatchEnd,
+    finished: Option<Finished>,
+    queued: Vec<QueueId>,
+}
+
+impl Worker {
+    /// Works until the mailbox is closed.
+    pub fn run(mut self) {
+        loop {
+            let mailbox = self.mailbox.clone();
+            let work_is_waiting = || !mailbox.is_empty();
+            let order = match self.cached.idle_limit() {
+                Some(limit) => self.mailbox.recv_timeout(limit),
+                None => self.mailbox.recv().map_err(RecvTimeoutError::from),
+            };
+            match order {
+                Ok(order) => self.work_on(order),
+                Err(RecvTimeoutError::Timeout) => self.cached.close(&work_is_waiting),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // The agent stops: nobody waits for the servers' goodbyes.
+        self.cached.close(&|| true);
+    }
+
+    fn work_on(&mut self, order: Order) {
+        let mut guard = LostOrder { worker: self.id, reporter: self.reporter.clone(), order: Some(order) };
+        let Some(order) = &guard.order else { return };
+        let id = order.message.envelope.id;
+        let Ended { end, finished, queued } = self.deliver(order);
+        guard.order = None;
+        self.reporter.send(Report::Ended { worker: self.id, id, end, finished, queued });
+    }
+
+    fn deliver(&mut self, order: &Order) -> Ended {
+        let id = order.message.envelope.id;
+        let destination = order.batch.destination();
+        let Some(transport) = order.config.transport(destination.transport()) else {
+            // Routes are read together with the transports they name, so this is a message from before a reload.
+            return self.defer_unsent(order, "its transport is no longer configured");
+        };
+        match self.spool.open_active(id) {
+            Ok(Some(file)) => self.deliver_file(order, transport, &file),
+            Ok(None) => self.ended(order, transport, Health::Untouched, Vec::new()),
+            Err(error) => {
+                log::error!(
+                    "{id}: the queue file cannot be opened for writing: {error}; the mail is deferred unsent"
+                );
+                self.defer_unsent(order, "the queue file cannot be opened")
+            }
+        }
+    }
+
+    fn deliver_file(&mut self, order: &Order, transport: &Arc<Transport>, file: &QueueFile) -> Ended {
+        let mut recorder = Recorder::new(&self.spool, file, order, transport.protocol);
+        let prefix = match prepend::headers(&order.batch, transport.flags, file) {
+            Ok(prefix) => prefix,
+            Err(outcome) => {
+                recorder.settled(all(order, &outcome));
+                return self.recorded(order, transport, file, recorder.into_recorded(), Health::Untouched);
+            }
+        };
+        let (offset, length) = file.content_range();
+        let content = Content { prefix: &prefix, file: file.file(), offset, length };
+        let mailbox = &self.mailbox;
+        let work_is_waiting = || !mailbox.is_empty();
+        let delivered =
+            self.cached.deliver(&order.batch, &content, transport, &mut recorder, &work_is_waiting);
+        let health = match delivered {
+            Delivered::Reached => Health::Reached,
+            Delivered::Failed(reason) => Health::Failed(reason),
+            Delivered::Busy => {
+                let end = BatchEnd { cached: false, destination: Health::Busy(order.batch.clone()) };
+                return Ended { end, finished: None, queued: Vec::new() };
+            }
+        };
+        self.recorded(order, transport, file, recorder.into_recorded(), health)
+    }
+
+    /// Everybody of the batch has an outcome on disk.
+    fn recorded(
+        &self,
+        order: &Order,
+        transport: &Transport,
+        file: &QueueFile,
+        recorded: Recorded,
+        health: Health,
+    ) -> Ended {
+        if let Some(error) = &recorded.failed {
+            finish::hold(&self.spool, order.message.envelope.id, error);
+        }
+        let queued = self.report_successes(order, transport, file, recorded);
+        self.ended(order, transport, health, queued)
+    }
+
+    /// Tells senders who asked for it that their mail arrived, where the server will not.
+    fn report_successes(
+        &self,
+        order: &Order,
+        transport: &Transport,
+        file: &QueueFile,
+        recorded: Recorded,
+    ) -> Vec<QueueId> {
+        let Recorded { report_success, remote_mta, .. } = recorded;
+        let now = jiff::Timestamp::now();
+        let reported: Vec<_> = report_success
+            .into_iter()
+            .filter_map(|(position, reason)| {
+                let recipient = order.batch.recipients().iter().find(|r| r.position == position)?.clone();
+                Some(Reported { recipient, reason, remote_mta: remote_mta.clone(), last_attempt: Some(now) })
+            })
+            .collect();
+        if reported.is_empty() {
+            return Vec::new();
+        }
+        let queued =
+            notices::queue(&self.spool, &order.config, file, Event::Delivered, transport.protocol, &reported);
+        queued.unwrap_or_else(|error| {
+            let id = order.message.envelope.id;
+            log::error!("{id}: the mail was delivered, but the sender cannot be told as asked: {error}");
+            Vec::new()
+        })
+    }
+
+    /// Settles all of a batch without an attempt, for a reason of ours that the queue file need not know.
+    fn defer_unsent(&self, order: &Order, why: &str) -> Ended {
+        let reason = Reason::local(EnhancedStatus::new(4, 3, 0), why);
+        super::recorder::log_unsent(order, &Outcome::Deferred(reason));
+        let finished = self.count_down(order, crate::mail::Protocol::Lmtp);
+        let end = BatchEnd { cached: self.cached.destination().is_some(), destination: Health::Untouched };
+        Ended { end, finished, queued: Vec::new() }
+    }
+
+    fn ended(&self, order: &Order, transport: &Transport, health: Health, queued: Vec<QueueId>) -> Ended {
+        let cached = self.cached.destination() == Some(order.batch.destination());
+        let finished = self.count_down(order, transport.protocol);
+        Ended { end: BatchEnd { cached, destination: health }, finished, queued }
+    }
+
+    fn count_down(&self, order: &Order, protocol: crate::mail::Protocol) -> Option<Finished> {
+        let is_last = order.message.count_down(order.batch.recipients().len());
+        is_last.then(|| finish::finish(&self.spool, &order.config, &order.message, protocol))
+    }
+}
+
+/// The same outcome for all of a batch.
+fn all(order: &Order, outcome: &Outcome) -> Vec<Settled> {
+    let settle = |position| Settled { position, outcome: outcome.clone(), in_doubt: false };
+    order.batch.recipients().iter().map(|recipient| settle(recipient.position)).collect()
+}
+
+/// Hands the batch of a worker that panics to the master.
+struct LostOrder {
+    worker: WorkerId,
+    reporter: Reporter,
+    order: Option<Order>,
+}
+
+impl Drop for LostOrder {
+    fn drop(&mut self) {
+        if let Some(order) = self.order.take() {
+            self.reporter.send(Report::Lost { worker: self.worker, order: Box::new(order) });
+        }
+    }
+}
