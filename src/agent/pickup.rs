@@ -182,7 +182,10 @@ impl PickupThread {
         match self.pickup.remove_stale_drafts(now) {
             Ok(removed) => removed.into_iter().for_each(|(name, result)| match result {
                 Ok(()) => log::info!(target: PICKUP, "{}: unfinished for 36 hours: removed", name.display()),
-                Err(error) => log::warn!(target: PICKUP, "{}: unfinished for 36 hours, and cannot be removed: {error}", name.display()),
+                Err(error) => {
+                    let name = name.display();
+                    log::warn!(target: PICKUP, "{name}: unfinished for 36 hours, and cannot be removed: {error}");
+                }
             }),
             Err(error) => log::error!("incoming/ and tmp/ cannot be searched for abandoned files: {error}"),
         }
@@ -318,7 +321,8 @@ impl PickupThread {
             match state {
                 State::Refused => continue,
                 State::InDoubt => log::warn!(
-                    "{id}: an attempt for <{}> was interrupted before its outcome was known; the message may be delivered twice",
+                    "{id}: an attempt for <{}> was interrupted before its outcome was known; \
+                     the message may be delivered twice",
                     recipient.address
                 ),
                 State::Pending | State::Sent | State::Bounced => {}
@@ -487,10 +491,15 @@ fn log_picked_up(picked_up: PickedUp) -> Option<QueueId> {
         PickedUp::Gone => {}
         PickedUp::SetAside { name, id, place, uid, reason } => {
             let owner = uid.map_or_else(String::new, |uid| format!(" of uid {uid}"));
-            log::error!(target: PICKUP, "{id}: incoming/{}{owner} is not queued: {reason}; it is kept as {}/{id}", name.display(), place.name());
+            let (name, place) = (name.display(), place.name());
+            log::error!(
+                target: PICKUP,
+                "{id}: incoming/{name}{owner} is not queued: {reason}; it is kept as {place}/{id}"
+            );
         }
         PickedUp::Postponed { name, error } => {
-            log::error!(target: PICKUP, "incoming/{} cannot be queued now: {error}; it is kept and tried again", name.display());
+            let name = name.display();
+            log::error!(target: PICKUP, "incoming/{name} cannot be queued now: {error}; it is kept and tried again");
         }
         PickedUp::Stuck { name, error } => {
             log::error!(target: PICKUP, "{} cannot be moved: {error}; it stays where it is", name.display());

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod check;
+pub mod demo;
 pub mod sendmail;
 pub mod sink;
 
@@ -20,6 +21,8 @@ use crate::config::Sources;
 pub const EX_USAGE: u8 = 64;
 /// sysexits(3): a service is not there.
 pub const EX_UNAVAILABLE: u8 = 69;
+/// sysexits(3): something went wrong inside.
+pub const EX_SOFTWARE: u8 = 70;
 /// sysexits(3): our own set-up failed.
 pub const EX_OSERR: u8 = 71;
 /// sysexits(3): try again later.
@@ -48,6 +51,8 @@ enum Command {
         #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
         arguments: Vec<OsString>,
     },
+    /// Show the main job: an agent, a server and some messages in a temporary directory.
+    Demo,
     /// Run an LMTP or ESMTP server for tests and demonstrations.
     Sink(sink::Options),
 }
@@ -88,6 +93,7 @@ pub fn main() -> ExitCode {
     match parsed.command {
         Command::Agent(configured) => agent::run(configured.sources()),
         Command::Check(configured) => check::run(&configured.sources()),
+        Command::Demo => demo::run(),
         Command::Sendmail { arguments } => {
             sendmail::run(&arguments, &Sources::from_process(None, Vec::new())).into()
         }

@@ -155,7 +155,7 @@ impl Config {
 impl Default for Config {
     /// What holds where nothing is configured.
     fn default() -> Self {
-        // Independent of any input; a test holds it.
+        // Infallible: independent of any input, and a test holds it.
         load::defaults().expect("the default configuration is valid")
     }
 }

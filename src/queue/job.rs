@@ -1,7 +1,8 @@
 //! Job lines: what trusted writers put into the FIFO, one JSON object a line.
 //!
 //! - Owns: the line's grammar and bounds, how a bad line is shown.
-//! - Leaves to others: cutting a stream into lines (`line_reader`), the FIFO itself and the files that are named (`spool`), whether to trust the writer (the mode
+//! - Leaves to others: cutting a stream into lines (`line_reader`), the FIFO itself and the files that are named
+//!   (`spool`), whether to trust the writer (the mode
 //!   of the FIFO).
 //! - Always true: a name that parsed stays within its directory; no line is longer than [`LINE_LENGTH_MAX`].
 

@@ -142,7 +142,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bare_cr_or_lf_comes_out(input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a'), any::<u8>()], 0..200)) {
+        fn no_bare_cr_or_lf_comes_out(
+            input in proptest::collection::vec(
+                prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a'), any::<u8>()],
+                0..200,
+            ),
+        ) {
             let output = wire(&[&input]);
             for (at, octet) in output.iter().enumerate() {
                 match octet {
@@ -157,7 +162,10 @@ mod tests {
         }
 
         #[test]
-        fn how_the_input_is_cut_makes_no_difference(input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a')], 0..60), cuts in proptest::collection::vec(0usize..60, 0..8)) {
+        fn how_the_input_is_cut_makes_no_difference(
+            input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a')], 0..60),
+            cuts in proptest::collection::vec(0usize..60, 0..8),
+        ) {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
             cuts.extend([0, input.len()]);
             cuts.sort_unstable();

@@ -16,6 +16,8 @@ use lastmile::smtp::Stage;
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
 
+mod shipped;
+
 const SHIPPED_FILE: &str = include_str!("../../etc/lastmile/lastmile.toml");
 const MANUAL_PAGE: &str = include_str!("../../packaging/man/lastmile.toml.5");
 
@@ -631,86 +633,6 @@ const OTHER_VALUES: &str = "queue_directory=/q user=u group=g chroot=/c workers=
     maximal_queue_lifetime=9 bounce_queue_lifetime=9 delay_warning_time=9 bounce_nexthop=/run/other \
     notify_classes=delay error_notice_recipient=e syslog_name=s log_target=syslog shutdown_timeout=9 \
     routes={'a'='b'} aliases={'a'='b'}";
-
-#[test]
-fn keys_with_an_asterisk_in_the_manual_are_those_that_need_a_restart() {
-    let old = Config::default();
-    assert_eq!(old.restart_needed(&old), [""; 0]);
-    let mut needing = BTreeSet::new();
-    let options: Vec<_> = OTHER_VALUES.split_ascii_whitespace().collect();
-    for option in &options {
-        let new = from_options(&[option]).unwrap();
-        assert!(new != old, "{option}");
-        needing.extend(old.restart_needed(&new));
-    }
-    let given: BTreeSet<_> = options.iter().map(|option| option.split_once('=').unwrap().0).collect();
-    assert_eq!(given, top_keys(&old));
-    let starred = MANUAL_PAGE.split(".It Ic ").filter(|item| item.contains("\n* "));
-    assert_eq!(needing, starred.filter_map(|item| item.split_ascii_whitespace().next()).collect());
-}
-
-fn top_keys(config: &Config) -> BTreeSet<&str> {
-    config.settings().iter().map(|setting| setting.key.as_str()).filter(|key| !key.contains('.')).collect()
-}
-
-fn transport_keys(config: &Config) -> BTreeSet<&str> {
-    config.settings().iter().filter_map(|setting| setting.key.strip_prefix("transport.lmtp.")).collect()
-}
-
-/// The shipped file with every value taken out of its comment.
-fn uncommented() -> String {
-    let lines = SHIPPED_FILE.lines().map(|line| match line.strip_prefix('#') {
-        Some(value) if !value.is_empty() && !value.starts_with([' ', '#']) => value,
-        _ => line,
-    });
-    lines.map(|line| format!("{line}\n")).collect()
-}
-
-#[test]
-fn the_shipped_file_changes_nothing_as_it_is_nor_uncommented() {
-    let values = |config: &Config| -> BTreeMap<String, String> {
-        config.settings().iter().map(|setting| (setting.key.clone(), setting.value.clone())).collect()
-    };
-    let default = Config::default();
-    assert_eq!(from_file(SHIPPED_FILE).unwrap(), default);
-    let uncommented = from_file(&uncommented()).unwrap();
-    assert_eq!(values(&uncommented), values(&default));
-}
-
-#[test]
-fn every_key_is_in_the_shipped_file() {
-    let file = uncommented();
-    let config = from_file(&file).unwrap();
-    let is_given = |key: &&str| !matches!(source(&config, key), "default" | "host name" | "myhostname");
-    let of_system = ["myhostname", "myorigin", "routes", "aliases"];
-    let top: BTreeSet<_> = top_keys(&config).into_iter().filter(is_given).chain(of_system).collect();
-    assert_eq!(top, top_keys(&config));
-    for key in of_system {
-        assert!(
-            file.contains(&format!("\n{key} = \"\"\n")) || file.contains(&format!("\n[{key}]\n")),
-            "{key}"
-        );
-    }
-    let of_lmtp = transport_keys(&config);
-    let given = of_lmtp.iter().filter(|key| is_given(&format!("transport.lmtp.{key}").as_str()));
-    assert_eq!(given.copied().collect::<BTreeSet<_>>(), of_lmtp);
-}
-
-#[test]
-fn the_manual_page_has_every_key_with_its_default_and_no_other() {
-    let config = Config::default();
-    let items = MANUAL_PAGE.lines().filter_map(|line| line.strip_prefix(".It Ic ")?.split_once(" Pq "));
-    let manual: BTreeMap<_, _> = items.collect();
-    let keys: BTreeSet<_> = top_keys(&config).union(&transport_keys(&config)).copied().collect();
-    assert_eq!(manual.keys().copied().collect::<BTreeSet<_>>(), keys);
-    for setting in config.settings() {
-        let key = setting.key.strip_prefix("transport.lmtp.").unwrap_or(&setting.key);
-        let Some(written) = manual.get(key).filter(|_| setting.source == "default") else { continue };
-        let written = written.strip_prefix("Pa ").unwrap_or(written).split(';').next().unwrap();
-        let default = if setting.value.is_empty() || setting.value == "{}" { "none" } else { &setting.value };
-        assert_eq!(written, default, "{}", setting.key);
-    }
-}
 
 #[test]
 fn the_listing_of_check_is_a_configuration_with_the_same_effect() {

@@ -260,7 +260,9 @@ fn one_connection_carries_one_message_after_the_other() {
 fn a_server_that_was_restarted_is_found_again_without_loss() {
     let mut dovecot = Dovecot::start();
     for (at, nexthop) in dovecot.nexthops().iter().enumerate() {
-        let site = site(nexthop, "");
+        let patience =
+            "minimal_backoff_time = \"1s\"\nmaximal_backoff_time = \"2s\"\nqueue_run_delay = \"1s\"";
+        let site = site(nexthop, patience);
         let agent = site.start_agent();
         let send = |subject: &str| {
             let arguments = ["-i", "-f", "sender@example.org", "alice@example.org"];
@@ -273,7 +275,7 @@ fn a_server_that_was_restarted_is_found_again_without_loss() {
         dovecot.start_again();
         send(&format!("after {at}"));
         arrived(&dovecot, &site, "alice", &format!("after {at}"));
-        // Nobody is there: the destination rests for seconds, and the mail waits in memory.
+        // Nobody is there: the mail is deferred and the destination rests, both for a second.
         dovecot.stop();
         send(&format!("while away {at}"));
         std::thread::sleep(Duration::from_millis(500));

@@ -428,7 +428,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_octet_comes_through_but_for_what_is_removed(text in "([A-Za-z]{1,8}: ?[a-z\u{e9}]{0,9}\r?\n( [a-z]{1,5}\r?\n)?){0,6}(\r?\n[a-z.\r\n]{0,30})?") {
+        fn every_octet_comes_through_but_for_what_is_removed(
+            text in "([A-Za-z]{1,8}: ?[a-z\u{e9}]{0,9}\r?\n( [a-z]{1,5}\r?\n)?){0,6}(\r?\n[a-z.\r\n]{0,30})?",
+        ) {
             let (mut reader, sender) = (text.as_bytes(), Sender::NULL);
             let (header, body) = Header::read(&mut reader).unwrap();
             let out = header.write(&additions(&sender, None));

@@ -11,7 +11,8 @@ use super::*;
 use crate::mail::BodyType;
 
 const FILE: &str = "lastmile/1
-{\"sender\":\"a@x\",\"recipients\":2,\"nexthop\":\"lmtp:unix:/evil\",\"id\":\"../../etc\",\"arrival\":\"1970-01-01T00:00:00Z\",\"origin\":\"uid=0\"}
+{\"sender\":\"a@x\",\"recipients\":2,\"nexthop\":\"lmtp:unix:/evil\",\"id\":\"../../etc\",\
+\"arrival\":\"1970-01-01T00:00:00Z\",\"origin\":\"uid=0\"}
 -SB
 {\"address\":\"b@y\"}
 {\"address\":\"c@y\",\"notify\":\"NEVER\",\"unknown\":1}
