@@ -32,10 +32,21 @@ struct Listing {
     asked: bool,
 }
 
+/// A message to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Which.
+    pub id: QueueId,
+    /// Where it is.
+    pub place: Place,
+    /// Its submitter has just told of it: it is new.
+    pub is_new: bool,
+}
+
 /// What is to be loaded next.
 #[derive(Debug)]
 pub struct Intake {
-    names: VecDeque<(QueueId, Place)>,
+    names: VecDeque<Name>,
     listings: [Listing; 3],
 }
 
@@ -60,16 +71,16 @@ impl Intake {
     }
 
     /// A message to be loaded. If there are too many, a listing of its directory will find it again.
-    pub fn add(&mut self, id: QueueId, place: Place) {
+    pub fn add(&mut self, name: Name) {
         if self.names.len() < NAMES_MAX {
-            self.names.push_back((id, place));
+            self.names.push_back(name);
         } else {
-            self.want(place, false);
+            self.want(name.place, false);
         }
     }
 
     /// The next message to be loaded.
-    pub fn next(&mut self) -> Option<(QueueId, Place)> {
+    pub fn next(&mut self) -> Option<Name> {
         self.names.pop_front()
     }
 
@@ -146,6 +157,10 @@ impl Listing {
 mod tests {
     use super::*;
 
+    fn name(number: u64) -> Name {
+        Name { id: QueueId::new(number, 0), place: Place::Active, is_new: false }
+    }
+
     fn places(intake: &mut Intake, now: Instant) -> Vec<Place> {
         let place = |errand| match errand {
             Errand::PickUp => Place::Incoming,
@@ -175,7 +190,7 @@ mod tests {
         intake.errands(now);
         intake.has_come(Place::Active, false);
         for number in 0..=NAMES_ENOUGH as u64 {
-            intake.add(QueueId::new(number, 0), Place::Active);
+            intake.add(name(number));
         }
         assert_eq!(places(&mut intake, now), []);
         while intake.next().is_some() {}
@@ -189,7 +204,7 @@ mod tests {
         intake.errands(now);
         intake.has_come(Place::Active, true);
         for number in 0..=NAMES_MAX as u64 {
-            intake.add(QueueId::new(number, 0), Place::Active);
+            intake.add(name(number));
         }
         while intake.next().is_some() {}
         assert_eq!(places(&mut intake, now), [Place::Active]);

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::control::{Action, Answer, Ask, DestinationStatus, Question, Status, whole_seconds};
 use super::crew::Crew;
 use super::doorbell::Chime;
-use super::intake::Intake;
+use super::intake::{Intake, Name};
 use super::jobs::Jobs;
 use super::log::QMGR;
 use super::message::{Counters, Message, Order};
@@ -210,7 +210,7 @@ impl Master {
         let lines = self.jobs.read(fifo);
         for line in lines {
             match line {
-                JobLine::QueueFile(id) => self.intake.add(id, Place::Active),
+                JobLine::QueueFile(id) => self.intake.add(Name { id, place: Place::Active, is_new: true }),
                 JobLine::Incoming(name) => self.take(name, None),
                 JobLine::Submission(submission) => {
                     let (name, draft) = draft(submission);
@@ -239,9 +239,10 @@ impl Master {
         self.look_again_if_there_is_room();
         // Each window under way may bring as many recipients as it is wide.
         while !self.intake.is_empty() && self.scheduler.room() > self.loading * self.window() {
-            let Some((id, from)) = self.intake.next() else { break };
+            let Some(Name { id, place, is_new }) = self.intake.next() else { break };
             if !self.table.contains_key(&id) {
-                self.load(id, from, None);
+                let window = self.window();
+                self.begin_errand(id, Errand::Load(Load { id, from: place, next: None, window, is_new }));
             }
         }
         for errand in self.intake.errands(Instant::now()) {
@@ -262,11 +263,6 @@ impl Master {
         WINDOW.min(self.config.active_limit / 4).max(1)
     }
 
-    fn load(&mut self, id: QueueId, from: Place, next: Option<(Arc<Message>, Cursor)>) {
-        let window = self.window();
-        self.begin_errand(id, Errand::Load(Load { id, from, next, window }));
-    }
-
     /// Sends the pickup thread to a message; its report will say when it is done.
     fn begin_errand(&mut self, id: QueueId, errand: Errand) {
         self.table.entry(id).or_default().is_busy = true;
@@ -283,8 +279,10 @@ impl Master {
     fn load_next_window(&mut self, id: QueueId) {
         let Some(in_memory) = self.table.get_mut(&id).and_then(|entry| entry.loaded.as_mut()) else { return };
         if let Some(cursor) = in_memory.next.take() {
-            let message = Arc::clone(&in_memory.message);
-            self.load(id, Place::Active, Some((message, cursor)));
+            let next = Some((Arc::clone(&in_memory.message), cursor));
+            let window = self.window();
+            let load = Load { id, from: Place::Active, next, window, is_new: false };
+            self.begin_errand(id, Errand::Load(load));
         }
     }
 
@@ -389,7 +387,7 @@ impl Master {
             }
             Report::Queued(ids) => self.add_queued(ids),
             Report::Listed(Chunk { place, ids, is_last }) => {
-                ids.into_iter().for_each(|id| self.intake.add(id, place));
+                ids.into_iter().for_each(|id| self.intake.add(Name { id, place, is_new: false }));
                 self.intake.has_come(place, is_last);
             }
             Report::PickedUp(Found { ids, is_last }) => {
@@ -420,7 +418,8 @@ impl Master {
     }
 
     fn add_queued(&mut self, ids: Vec<QueueId>) {
-        ids.into_iter().for_each(|id| self.intake.add(id, Place::Active));
+        let name = |id| Name { id, place: Place::Active, is_new: false };
+        ids.into_iter().for_each(|id| self.intake.add(name(id)));
     }
 
     /// A message is done with, or could not be loaded.

@@ -19,7 +19,7 @@ use super::message::{Message, Order};
 use super::recorder::{self, logged};
 use super::report::{Loaded, Report, Reporter};
 use crate::config::Config;
-use crate::mail::{Outcome, Protocol, QueueId, Reason};
+use crate::mail::{Envelope, Outcome, Protocol, QueueId, Reason};
 use crate::queue::job::IncomingName;
 use crate::spool::{
     Cursor, Draft, LoadError, Names, Peek, PickedUp, Pickup, Place, Spool, State, SubmitLimits, Taken,
@@ -76,6 +76,8 @@ pub struct Load {
     pub next: Option<(Arc<Message>, Cursor)>,
     /// How many recipients at most.
     pub window: usize,
+    /// It was queued directly, and nobody has logged yet by whom.
+    pub is_new: bool,
 }
 
 /// A part of a listing.
@@ -301,6 +303,10 @@ impl PickupThread {
         let id = load.id;
         let refused = loaded.recipients.iter().filter(|(_, state)| *state == State::Refused).count();
         let is_first = load.next.is_none();
+        let Envelope { origin, sender, .. } = &loaded.envelope;
+        if load.is_new && origin.starts_with("uid=") {
+            log::info!(target: PICKUP, "{id}: {origin} {}", logged(sender));
+        }
         let message = match load.next {
             Some((message, _)) => message,
             None => {

@@ -245,7 +245,7 @@ fn tell_service_manager(states: &[sd_notify::NotifyState<'_>]) {
 
 /// A bounce that goes nowhere is found out when somebody misses it, long after.
 fn warn_if_bounces_go_nowhere(config: &Config) {
-    let destination = config.bounce_nexthop.as_ref().unwrap_or(&config.default_transport);
+    let destination = config.bounce_destination();
     let Some(transport) = config.transport(destination.transport()) else { return };
     if let Err(reason) = net::answers(destination, transport, &config.myhostname) {
         log::warn!("bounces would go to {destination}, where nothing is ready for mail: {}", reason.text);

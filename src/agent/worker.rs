@@ -15,7 +15,7 @@ use super::prepend;
 use super::recorder::{Recorded, Recorder};
 use super::report::{Report, Reporter};
 use crate::config::Transport;
-use crate::mail::{EnhancedStatus, Outcome, QueueId, Reason};
+use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason};
 use crate::net::{CachedConnection, Content, Delivered, Observer};
 use crate::notice::Event;
 use crate::queue::scheduler::{BatchEnd, Health, WorkerId};
@@ -153,8 +153,9 @@ impl Worker {
         if reported.is_empty() {
             return Vec::new();
         }
-        let queued =
-            notices::queue(&self.spool, &order.config, file, Event::Delivered, transport.protocol, &reported);
+        // Flag X says that the server makes the final delivery, whatever is spoken to it.
+        let protocol = if transport.flags.final_delivery { Protocol::Lmtp } else { transport.protocol };
+        let queued = notices::queue(&self.spool, &order.config, file, Event::Delivered, protocol, &reported);
         queued.unwrap_or_else(|error| {
             let id = order.message.envelope.id;
             log::error!("{id}: the mail was delivered, but the sender cannot be told as asked: {error}");
@@ -166,7 +167,7 @@ impl Worker {
     fn defer_unsent(&self, order: &Order, why: &str) -> Ended {
         let reason = Reason::local(EnhancedStatus::new(4, 3, 0), why);
         super::recorder::log_unsent(order, &Outcome::Deferred(reason));
-        let finished = self.count_down(order, crate::mail::Protocol::Lmtp);
+        let finished = self.count_down(order, Protocol::Lmtp);
         let end = BatchEnd { cached: self.cached.destination().is_some(), destination: Health::Untouched };
         Ended { end, finished, queued: Vec::new() }
     }
@@ -177,7 +178,7 @@ impl Worker {
         Ended { end: BatchEnd { cached, destination: health }, finished, queued }
     }
 
-    fn count_down(&self, order: &Order, protocol: crate::mail::Protocol) -> Option<Finished> {
+    fn count_down(&self, order: &Order, protocol: Protocol) -> Option<Finished> {
         let is_last = order.message.count_down(order.batch.recipients().len());
         is_last.then(|| finish::finish(&self.spool, &order.config, &order.message, protocol))
     }

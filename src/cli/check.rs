@@ -1,7 +1,7 @@
 //! `lastmile check`: whether the configuration can be used, and what is in effect.
 //!
 //! - Owns: the listing, and warnings about what is possible but probably not meant.
-//! - Leaves to others: what makes a configuration impossible (`config`); trying the servers (`--probe`).
+//! - Leaves to others: what makes a configuration impossible (`config`); the conversation with servers (`net`).
 //! - Always true: the listing is itself a configuration file with the same effect; nothing is changed.
 
 use std::fs;
@@ -14,10 +14,13 @@ use std::time::Duration;
 use nix::unistd::{Group, User};
 
 use crate::config::{Config, ConfigError, Sources, quoted};
-use crate::mail::Server;
+use crate::mail::{Destination, Server};
+use crate::net;
 
 /// EX_CONFIG of sysexits(3).
 const EX_CONFIG: u8 = 78;
+/// EX_UNAVAILABLE of sysexits(3).
+const EX_UNAVAILABLE: u8 = 69;
 /// EX_IOERR of sysexits(3).
 const EX_IOERR: u8 = 74;
 /// Beyond this column sources are no longer aligned.
@@ -25,10 +28,11 @@ const SOURCE_COLUMN_MAX: usize = 72;
 /// RFC 5321 section 4.5.3.2.6 asks for ten minutes; below one, servers under load are cut off regularly.
 const DATA_DONE_TIMEOUT_SHORT: Duration = Duration::from_secs(60);
 
-/// Reads the configuration and shows it with its sources; or tells everything that is wrong with it.
-pub fn run(sources: &Sources) -> ExitCode {
+/// Reads the configuration and shows it with its sources; or tells everything that is wrong with it. With `probe`,
+/// tries every destination that it names.
+pub fn run(sources: &Sources, probe: bool) -> ExitCode {
     let written = match Config::load(sources) {
-        Ok(config) => show(&config, sources).map(|()| ExitCode::SUCCESS),
+        Ok(config) => show(&config, sources).and_then(|()| reach(&config, probe)),
         Err(error) => io::stderr().write_all(complaint(&error).as_bytes()).map(|()| EX_CONFIG.into()),
     };
     match written {
@@ -46,6 +50,35 @@ fn show(config: &Config, sources: &Sources) -> io::Result<()> {
         writeln!(stderr, "lastmile: warning: {warning}")?;
     }
     Ok(())
+}
+
+/// Tries the servers. Without `all` only the one for bounces: that they go nowhere is found out too late otherwise.
+fn reach(config: &Config, all: bool) -> io::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    if all {
+        for destination in config.destinations() {
+            match answer(config, destination) {
+                Ok(relay) => writeln!(io::stdout(), "# {destination}: {relay} is ready for mail")?,
+                Err(text) => {
+                    code = EX_UNAVAILABLE.into();
+                    writeln!(io::stderr(), "lastmile: error: {destination}: not ready for mail: {text}")?;
+                }
+            }
+        }
+    } else if let Err(text) = answer(config, config.bounce_destination()) {
+        let destination = config.bounce_destination();
+        writeln!(
+            io::stderr(),
+            "lastmile: warning: bounces would go to {destination}, where nothing is ready for mail: {text}"
+        )?;
+    }
+    Ok(code)
+}
+
+/// Which server of a destination is ready for mail, or why none is.
+fn answer(config: &Config, destination: &Destination) -> Result<String, String> {
+    let transport = config.transport(destination.transport()).ok_or("its transport is not configured")?;
+    net::answers(destination, transport, &config.myhostname).map_err(|reason| reason.text)
 }
 
 /// One line for each problem, and one that says what they mean.

@@ -43,7 +43,13 @@ enum Command {
     /// Run the delivery agent in the foreground.
     Agent(Configured),
     /// Validate the configuration and show where each value comes from.
-    Check(Configured),
+    Check {
+        #[command(flatten)]
+        configured: Configured,
+        /// Also try every destination that the configuration names.
+        #[arg(long)]
+        probe: bool,
+    },
     /// Queue a message from standard input, as sendmail(1) does.
     #[command(disable_help_flag = true)]
     Sendmail {
@@ -92,7 +98,7 @@ pub fn main() -> ExitCode {
     };
     match parsed.command {
         Command::Agent(configured) => agent::run(configured.sources()),
-        Command::Check(configured) => check::run(&configured.sources()),
+        Command::Check { configured, probe } => check::run(&configured.sources(), probe),
         Command::Demo => demo::run(),
         Command::Sendmail { arguments } => {
             sendmail::run(&arguments, &Sources::from_process(None, Vec::new())).into()

@@ -135,6 +135,11 @@ impl Config {
         self.routes.find(recipient, &self.myorigin).unwrap_or(&self.default_transport).clone()
     }
 
+    /// Where bounces and notices go, as far as no route says otherwise.
+    pub fn bounce_destination(&self) -> &Destination {
+        self.bounce_nexthop.as_ref().unwrap_or(&self.default_transport)
+    }
+
     /// Every destination that the configuration names.
     pub fn destinations(&self) -> BTreeSet<&Destination> {
         let named = [&self.default_transport].into_iter().chain(&self.bounce_nexthop);

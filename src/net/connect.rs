@@ -13,11 +13,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::connection::Connection;
 use super::peer::Peer;
-use crate::config::Transport;
+use crate::config::{Timeout, Transport};
 use crate::mail::{Destination, EnhancedStatus, Reason, Server};
 
 /// Addresses that are tried for one name.
 const ADDRESSES_MAX: usize = 8;
+
+/// How long each stage of a probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -73,8 +76,17 @@ pub fn open(
     Err(last.unwrap_or_else(|| NotConnected::Failed(nobody())))
 }
 
-/// Whether anything answers where `destination` leads: connects and closes. For `check`.
+/// Whether anything is ready for mail where `destination` leads: says LHLO or EHLO and QUIT. Returns which server is.
+/// Somebody may be waiting for the answer, so each stage has at most [`PROBE_TIMEOUT`].
 pub fn answers(destination: &Destination, transport: &Transport, myhostname: &str) -> Result<String, Reason> {
+    let mut transport = transport.clone();
+    if let Some(limit) = Timeout::new(PROBE_TIMEOUT) {
+        let timeouts = &mut transport.timeouts;
+        for stage in [&mut timeouts.connect, &mut timeouts.lhlo, &mut timeouts.quit] {
+            *stage = limit.min(*stage);
+        }
+    }
+    let transport = &transport;
     let connection = open(destination, transport, myhostname, &mut |_| {});
     connection
         .map(|mut connection| {
