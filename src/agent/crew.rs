@@ -68,7 +68,7 @@ impl Crew {
         let _ = member.mailbox.send(order);
     }
 
-    /// Takes the waiting batch back, if the worker has not begun it.
+    /// Takes a batch back that the worker has not begun, the oldest first.
     pub fn take_back(&mut self, worker: WorkerId) -> Option<Order> {
         let member = &mut self.members[worker.0];
         let order = member.take_back.try_recv().ok()?;

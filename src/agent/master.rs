@@ -460,11 +460,8 @@ impl Master {
             "A worker of the agent panicked while it was delivering message {id}. Its recipients are tried again."
         )));
         self.crew.has_ended(worker);
-        // What is got back may come into the same mailbox again, before the scheduler knows that nobody reads it.
-        while let Some(waiting) = self.crew.take_back(worker) {
-            self.step_unless_stopping(Event::TakenBack { worker, batch: waiting.batch });
-        }
-        self.step_unless_stopping(Event::WorkerLost { worker });
+        let unbegun = std::iter::from_fn(|| self.crew.take_back(worker)).map(|order| order.batch).collect();
+        self.step_unless_stopping(Event::WorkerLost { worker, unbegun });
         self.send(Errand::SettleLost(order));
         match self.crew.replace(worker) {
             Ok(()) => self.step_unless_stopping(Event::WorkerReady { worker }),

@@ -75,7 +75,8 @@ pub enum Event {
         /// What the batch taught us.
         end: BatchEnd,
     },
-    /// The batch that waited in a worker's mailbox is out of it again.
+    /// A batch is out of a worker's mailbox again: the one that waited there, or the one that we think is running, if
+    /// the worker had not come to it. Then the one that waits is run instead.
     TakenBack {
         /// Whose mailbox it was.
         worker: WorkerId,
@@ -87,11 +88,13 @@ pub enum Event {
         /// The message.
         id: QueueId,
     },
-    /// A worker's thread has died. The batch in its mailbox was reported as taken back before; the one it was
-    /// running is settled by the master and forgotten here.
+    /// A worker's thread has died. Its reports were read before; the batch it was running is settled by the master and
+    /// forgotten here.
     WorkerLost {
         /// The worker.
         worker: WorkerId,
+        /// What was still in its mailbox.
+        unbegun: Vec<Batch>,
     },
     /// The place of a lost worker is taken by another, without connection.
     WorkerReady {

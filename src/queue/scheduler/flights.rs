@@ -5,7 +5,7 @@
 //! - Always true: what is counted when a batch is handed out is counted back exactly once, however it ends.
 
 use super::place::Cut;
-use super::pool::{Asked, Flight, Key, Mail};
+use super::pool::{Asked, Flight, Key, Mail, first_position};
 use super::{Action, BatchEnd, Health, Scheduler, WorkerId};
 use crate::mail::Batch;
 
@@ -25,7 +25,8 @@ impl Scheduler {
                 job.places.remove(&key);
             }
         }
-        let flight = Flight { id: message, place: key, recipients, addresses, serial: self.serial };
+        let first = first_position(&batch);
+        let flight = Flight { id: message, place: key, first, recipients, addresses, serial: self.serial };
         match &worker.running {
             None => {
                 place.open_mailboxes.insert(flight.serial, id);
@@ -59,12 +60,9 @@ impl Scheduler {
         let Some(flight) = worker.running.take() else { return };
         let Some(place) = self.places.get_mut(&flight.place) else { return };
         place.open_mailboxes.remove(&flight.serial);
-        if let Some(Mail { flight: next, .. }) = mail {
-            place.mailed.remove(&next.serial);
-            place.open_mailboxes.insert(next.serial, id);
-            worker.running = Some(next);
-        } else {
-            self.pool.set_idle(id, end.cached.then(|| place.destination.clone()));
+        match mail {
+            Some(Mail { flight: next, .. }) => self.run_next(id, next),
+            None => self.pool.set_idle(id, end.cached.then(|| place.destination.clone())),
         }
         self.learn(&flight, end.destination);
     }
@@ -127,16 +125,40 @@ impl Scheduler {
             }
             self.refresh(key);
         } else if let Some(flight) = worker.running.take_if(|flight| flight.carries(&batch)) {
-            // What ran before has ended, and the batch was taken before the worker came to it.
-            self.pool.set_idle(id, None);
-            let key = flight.place;
-            if let Some(place) = self.places.get_mut(&key) {
-                place.open_mailboxes.remove(&flight.serial);
-            }
-            self.release_probe(&flight);
-            self.put_back(&flight, batch);
-            self.suspend(key);
-            self.refresh(key);
+            self.take_back_unbegun(id, &flight, batch);
+        }
+    }
+
+    /// The worker had not come to the batch that we thought it was running. If another waits behind it, that is the
+    /// one which runs now.
+    fn take_back_unbegun(&mut self, id: WorkerId, flight: &Flight, batch: Batch) {
+        let key = flight.place;
+        if let Some(place) = self.places.get_mut(&key) {
+            place.open_mailboxes.remove(&flight.serial);
+        }
+        let mail = self.pool.take_mail(id);
+        let asked = mail.as_ref().and_then(|mail| mail.asked);
+        match mail {
+            Some(Mail { flight: next, .. }) => self.run_next(id, next),
+            None => self.pool.set_idle(id, None),
+        }
+        self.release_probe(flight);
+        self.put_back(flight, batch);
+        self.suspend(key);
+        if asked == Some(Asked::ForWorker) {
+            self.start_kept(key);
+        }
+        self.refresh(key);
+    }
+
+    /// What was in the mailbox runs now.
+    fn run_next(&mut self, id: WorkerId, next: Flight) {
+        if let Some(place) = self.places.get_mut(&next.place) {
+            place.mailed.remove(&next.serial);
+            place.open_mailboxes.insert(next.serial, id);
+        }
+        if let Some(worker) = self.pool.get_mut(id) {
+            worker.running = Some(next);
         }
     }
 
@@ -154,16 +176,22 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn lose(&mut self, id: WorkerId) {
+    /// A worker is gone: what it had not begun waits again, what it ran is the master's.
+    pub(super) fn lose(&mut self, id: WorkerId, mut unbegun: Vec<Batch>) {
         let Some((running, mail)) = self.pool.lose(id) else { return };
         for flight in running.into_iter().chain(mail.map(|mail| mail.flight)) {
-            if let Some(place) = self.places.get_mut(&flight.place) {
+            let key = flight.place;
+            if let Some(place) = self.places.get_mut(&key) {
                 place.open_mailboxes.remove(&flight.serial);
                 place.mailed.remove(&flight.serial);
             }
             self.release_probe(&flight);
-            self.land(&flight);
-            self.refresh(flight.place);
+            match unbegun.iter().position(|batch| flight.carries(batch)) {
+                Some(at) => self.put_back(&flight, unbegun.swap_remove(at)),
+                None => self.land(&flight),
+            }
+            self.suspend(key);
+            self.refresh(key);
         }
     }
 

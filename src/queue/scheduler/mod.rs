@@ -116,7 +116,7 @@ impl Scheduler {
             Event::Ended { worker, end } => self.end(worker, end),
             Event::TakenBack { worker, batch } => self.take_back(worker, batch),
             Event::Withdrawn { id } => self.withdraw(id),
-            Event::WorkerLost { worker } => self.lose(worker),
+            Event::WorkerLost { worker, unbegun } => self.lose(worker, unbegun),
             Event::WorkerReady { worker } => self.pool.add(worker),
             Event::Tick => {}
             Event::Reconfigured(settings) => self.reconfigure(settings),

@@ -24,6 +24,7 @@ type To = (u8, u8, u8);
 enum Op {
     Submit { to: Vec<To>, window: usize },
     Finish { worker: usize, how: u8, cached: bool },
+    Begin { worker: usize },
     Report,
     ReportAll,
     Load,
@@ -40,6 +41,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (vec(to, 1..12), 1..8_usize).prop_map(|(to, window)| Op::Submit { to, window }),
         14 => (0..16_usize, 0..12_u8, any::<bool>())
             .prop_map(|(worker, how, cached)| Op::Finish { worker, how, cached }),
+        10 => (0..16_usize).prop_map(|worker| Op::Begin { worker }),
         6 => Just(Op::Report),
         6 => Just(Op::ReportAll),
         3 => Just(Op::Load),
@@ -70,13 +72,13 @@ struct Out {
     number: u64,
 }
 
-/// A worker as it is (`running`, `mailbox`), and as the master knows it from the reports that it has read (`known`,
-/// the running one first).
+/// A worker as it is (`running`, and what its channel holds), and as the master knows it from the reports that it has
+/// read (`known`, the running one first). It may be long in coming to what it was given.
 #[derive(Debug)]
 struct SimWorker {
     alive: bool,
     running: Option<Out>,
-    mailbox: Option<Out>,
+    mailbox: VecDeque<Out>,
     known: VecDeque<Out>,
 }
 
@@ -103,7 +105,8 @@ struct World {
 impl World {
     fn new(workers: usize, reserved: usize) -> Self {
         let settings = Settings { workers_reserved: reserved, ..settings(workers, Limits::default()) };
-        let worker = || SimWorker { alive: true, running: None, mailbox: None, known: VecDeque::new() };
+        let worker =
+            || SimWorker { alive: true, running: None, mailbox: VecDeque::new(), known: VecDeque::new() };
         Self {
             scheduler: Scheduler::new(settings.clone()),
             settings,
@@ -134,6 +137,7 @@ impl World {
         match op {
             Op::Submit { to, window } => self.submit(&to, window),
             Op::Finish { worker, how, cached } => self.finish(worker % self.workers.len(), how, cached),
+            Op::Begin { worker } => self.begin(worker % self.workers.len()),
             Op::Report => self.report(),
             Op::ReportAll => self.report_all(),
             Op::Load => self.load(),
@@ -199,8 +203,17 @@ impl World {
         }
     }
 
-    /// A worker ends its batch, reports that, and takes the next from its mailbox; the master does not know yet.
+    /// A worker takes the next batch out of its mailbox.
+    fn begin(&mut self, worker: usize) {
+        let sim = &mut self.workers[worker];
+        if sim.running.is_none() {
+            sim.running = sim.mailbox.pop_front();
+        }
+    }
+
+    /// A worker ends a batch and reports that; the master does not know yet.
     fn finish(&mut self, worker: usize, how: u8, cached: bool) {
+        self.begin(worker);
         let Some(out) = self.workers[worker].running.take() else { return };
         let destination = match how {
             0 => Health::Failed(failure()),
@@ -209,7 +222,6 @@ impl World {
             _ => Health::Reached,
         };
         self.reports.push_back((worker, BatchEnd { cached, destination }));
-        self.workers[worker].running = self.workers[worker].mailbox.take();
     }
 
     fn report_all(&mut self) {
@@ -276,20 +288,17 @@ impl World {
         if !self.workers[worker].alive {
             return;
         }
-        if let Some(out) = self.workers[worker].mailbox.take() {
-            self.taken.push_back((worker, out.batch));
-            self.tell_taken();
-        }
-        // Telling may have filled the mailbox once more.
         let sim = &mut self.workers[worker];
         sim.alive = false;
-        let (running, mailbox) = (sim.running.take(), sim.mailbox.take());
+        let running = sim.running.take();
+        let unbegun: Vec<Batch> = sim.mailbox.drain(..).map(|out| out.batch).collect();
         sim.known.clear();
         self.asked.remove(&worker);
-        for out in running.into_iter().chain(mailbox) {
+        if let Some(out) = running {
             self.settled(&out.batch);
         }
-        self.step(Event::WorkerLost { worker: WorkerId(worker) });
+        unbegun.iter().for_each(|batch| self.returned(batch));
+        self.step(Event::WorkerLost { worker: WorkerId(worker), unbegun });
     }
 
     fn replace(&mut self, worker: usize) {
@@ -310,7 +319,9 @@ impl World {
             assert!(round < 100, "batches go in and out of mailboxes");
             self.returned(&batch);
             let sim = &mut self.workers[worker];
-            sim.known.pop_back();
+            let is_it = |out: &Out| out.batch == batch;
+            let at = sim.known.iter().position(is_it).expect("it was handed out");
+            sim.known.remove(at);
             self.asked.remove(&worker);
             let event = Event::TakenBack { worker: WorkerId(worker), batch };
             let actions = self.scheduler.step(self.now, event);
@@ -325,7 +336,7 @@ impl World {
                 Action::TakeBack { worker: WorkerId(worker) } => {
                     assert_eq!(self.workers[worker].known.len(), 2, "nothing is in that mailbox");
                     assert!(self.asked.insert(worker), "asked twice");
-                    match self.workers[worker].mailbox.take() {
+                    match self.workers[worker].mailbox.pop_front() {
                         Some(out) => self.taken.push_back((worker, out.batch)),
                         None => assert!(self.reports.iter().any(|(other, _)| *other == worker)),
                     }
@@ -379,11 +390,7 @@ impl World {
         let out = Out { batch, number: self.handed_out };
         let sim = &mut self.workers[worker];
         sim.known.push_back(out.clone());
-        if sim.running.is_none() {
-            sim.running = Some(out);
-        } else {
-            assert!(sim.mailbox.replace(out).is_none());
-        }
+        sim.mailbox.push_back(out);
     }
 
     fn idle(&self) -> usize {

@@ -20,6 +20,8 @@ pub(super) type Key = u64;
 pub(super) struct Flight {
     pub(super) id: QueueId,
     pub(super) place: Key,
+    /// The position of the first recipient, who is in no other batch in flight.
+    pub(super) first: Option<u32>,
     pub(super) recipients: usize,
     /// The slots that it holds, one for each address.
     pub(super) addresses: Vec<Folded>,
@@ -29,8 +31,13 @@ pub(super) struct Flight {
 impl Flight {
     /// Whether this is the batch.
     pub(super) fn carries(&self, batch: &Batch) -> bool {
-        self.id == batch.envelope().id && self.recipients == batch.recipients().len()
+        self.id == batch.envelope().id && self.first == first_position(batch)
     }
+}
+
+/// With its message's ID, the name of a batch.
+pub(super) fn first_position(batch: &Batch) -> Option<u32> {
+    batch.recipients().first().map(|recipient| recipient.position)
 }
 
 /// Why a batch was asked back from a mailbox.

@@ -378,8 +378,8 @@ fn a_lost_worker_gets_nothing_until_it_is_replaced() {
     let worker = WorkerId(0);
     assert_eq!(table.load(1, "a@x b@x"), ["0: a", "0: b"]);
     assert_eq!(table.taken_back(0), ["0: b"], "nobody asked, but it is not lost");
-    assert_eq!(table.step(Event::WorkerLost { worker }), NONE);
-    assert_eq!(table.scheduler.recipients(), 0);
+    assert_eq!(table.step(Event::WorkerLost { worker, unbegun: Vec::new() }), NONE);
+    assert_eq!(table.scheduler.recipients(), 0, "what it ran, and what nobody got back, is the master's");
     assert_eq!(table.load(2, "c@x"), NONE);
     assert_eq!(table.step(Event::WorkerReady { worker }), ["0: c"]);
     assert_eq!(table.step(Event::WorkerReady { worker }), NONE);
