@@ -81,6 +81,11 @@ impl Configured {
     }
 }
 
+/// The command line that clap knows, for those who compare it with the manual. sendmail's options are not in it.
+pub fn command() -> clap::Command {
+    <CommandLine as clap::CommandFactory>::command()
+}
+
 /// Finds out which command is meant, and runs it.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();

@@ -12,6 +12,7 @@ mod agent;
 mod config;
 mod dialogue;
 mod holding;
+mod manual;
 mod notice;
 mod sendmail;
 mod support;
