@@ -31,8 +31,8 @@
 //! - **At least once, and honest about it.** Before the end of the content leaves, its recipients are marked as in
 //!   doubt; a reply settles its recipient at once. Who is left without one is tried again, and the log says that
 //!   the mail may come twice. (`agent::recorder`; `smtp::failure` for the words)
-//! - **A refusal bounces, trouble defers.** Only what a server says to the message or to the recipient returns
-//!   mail; what goes wrong before that keeps it. (`smtp::failure`)
+//! - **A refusal bounces, trouble defers.** Mail is returned for what a server says to it or to its recipient, or
+//!   lacks for it; what goes wrong before the transaction keeps it. (`smtp::failure`)
 //! - **Try again at once only where that cannot duplicate.** A reused connection that proves dead costs nothing,
 //!   as long as the server cannot have the message. (`net::cached`)
 //! - **Nobody hurts us.** Every buffer, line, loop and wait has a bound; no input panics; no address and no content
