@@ -41,7 +41,7 @@ impl Jobs {
                 Ok(line) => match JobLine::parse(&line) {
                     Ok(job) => jobs.push(job),
                     Err(error) => {
-                        self.bad(&format!("job line skipped: {error}: {}", escape_for_log(&line)));
+                        self.bad(&format!("job line skipped: {error}: \"{}\"", escape_for_log(&line)));
                     }
                 },
                 Err(_) => self.bad(&format!("job line skipped: it is longer than {LINE_LENGTH_MAX} octets")),

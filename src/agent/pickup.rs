@@ -253,8 +253,15 @@ impl PickupThread {
         self.reporter.send(Report::PickedUp(Found { ids, is_last }));
     }
 
+    /// Takes a file that a job line names. Where the line is of no use the file stays, for `queue list` to show.
     fn take(&mut self, name: &str, draft: Option<Box<Draft>>) {
         let config = Arc::clone(&self.config);
+        if let Some(nexthop) = draft.as_ref().and_then(|draft| draft.nexthop.as_ref())
+            && let Err(error) = config.destination(nexthop)
+        {
+            log::error!(target: PICKUP, "job line for incoming/{name} skipped: nexthop \"{nexthop}\": {error}; the file stays");
+            return self.reporter.send(Report::PickedUp(Found { ids: Vec::new(), is_last: None }));
+        }
         let trusted = |uid| is_trusted(&config, uid);
         let picked_up = match draft {
             Some(draft) => self.pickup.take_bare(name.as_ref(), *draft, &trusted),
@@ -268,6 +275,9 @@ impl PickupThread {
                 _ => self.pickup.take_queue_file(name.as_ref(), &trusted),
             },
         };
+        if matches!(picked_up, PickedUp::Gone) {
+            log::warn!(target: PICKUP, "job line for incoming/{name}: there is no such file (any more)");
+        }
         let ids = log_picked_up(picked_up).into_iter().collect();
         self.reporter.send(Report::PickedUp(Found { ids, is_last: None }));
     }
@@ -327,7 +337,7 @@ impl PickupThread {
             match state {
                 State::Refused => continue,
                 State::InDoubt => log::warn!(
-                    "{id}: an attempt for <{}> was interrupted before its outcome was known; \
+                    "{id}: an earlier attempt for <{}> ended without an answer to the end of data; \
                      the message may be delivered twice",
                     recipient.address
                 ),
@@ -508,7 +518,7 @@ fn log_picked_up(picked_up: PickedUp) -> Option<QueueId> {
             log::error!(target: PICKUP, "incoming/{name} cannot be queued now: {error}; it is kept and tried again");
         }
         PickedUp::Stuck { name, error } => {
-            log::error!(target: PICKUP, "{} cannot be moved: {error}; it stays where it is", name.display());
+            log::error!(target: PICKUP, "\"{}\" of incoming/ cannot be moved: {error}; it stays", name.display());
         }
     }
     None

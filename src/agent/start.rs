@@ -21,7 +21,7 @@ use super::doorbell::doorbell;
 use super::master::{Master, Parts};
 use super::pickup::PickupThread;
 use super::report::{Report, Reporter};
-use crate::config::{Config, Sources};
+use crate::config::{Config, LogTarget, Sources};
 use crate::net;
 use crate::spool::{Lock, Spool, SpoolError, Watch};
 
@@ -77,7 +77,12 @@ struct Identity {
 
 /// Runs an agent until it is told to stop.
 pub fn run(config: Config, sources: Sources) -> Result<(), AgentError> {
-    super::log::start(&config).map_err(set_up("the log cannot be opened"))?;
+    let log = match config.log_target {
+        LogTarget::Stderr => "the log on standard error cannot be started",
+        LogTarget::Syslog => "log_target = \"syslog\": /dev/log cannot be opened",
+    };
+    super::log::start(&config).map_err(set_up(log))?;
+    let sources = sources.pinned();
     let config = Arc::new(config);
     let identity = Identity::of(&config)?;
     crate::spool::survive_file_size_limit().map_err(set_up("SIGXFSZ cannot be ignored"))?;

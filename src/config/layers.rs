@@ -49,6 +49,15 @@ impl Sources {
         Self { file, environment: std::env::vars_os().collect(), overrides }
     }
 
+    /// The same sources, for reading them again later: a file that is there now must be there then, too. Without that
+    /// a file that is gone, or hidden by chroot, would silently mean the defaults, and send mail elsewhere.
+    #[must_use]
+    pub fn pinned(self) -> Self {
+        let (path, _) = self.file();
+        let file = if path.exists() { std::path::absolute(&path).ok().or(Some(path)) } else { self.file };
+        Self { file, ..self }
+    }
+
     /// The file to read, and whether it must be there. An empty `LASTMILE_CONFIG` names none.
     pub fn file(&self) -> (PathBuf, bool) {
         let is_it = |name: &OsString| name.eq_ignore_ascii_case(FILE_VARIABLE);
