@@ -1,11 +1,17 @@
-//! The control socket's questions, and what the master answers.
+//! The control socket's questions, and what the master answers; what an administrator can do with a message.
+//!
+//! - Owns: which action means which move on disk, and how it is told.
+//! - Leaves to others: when nobody works on the message (`master`), who may ask (`queue_control`).
+//! - Always true: an action on a message that is not where the action applies changes nothing.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::mail::QueueId;
 use crate::spool::{Place, Spool};
 
@@ -23,6 +29,8 @@ pub struct Question {
 pub enum Ask {
     /// Numbers.
     Status,
+    /// The configuration in effect.
+    Config,
     /// Try everything that is deferred now.
     Flush,
     /// Do something with one message.
@@ -30,8 +38,11 @@ pub enum Ask {
 }
 
 /// What an administrator can do with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
+    /// If it is deferred: try it at once.
+    Flush,
     /// Set it aside until it is released.
     Hold,
     /// Out of `hold/`, to be tried at once.
@@ -47,6 +58,8 @@ pub enum Action {
 pub enum Answer {
     /// Numbers.
     Status(Box<Status>),
+    /// The configuration in effect.
+    Config(Arc<Config>),
     /// Everything deferred will be tried.
     Flushing,
     /// It was done: where the message was before, `None` if there is no such message.
@@ -56,7 +69,7 @@ pub enum Answer {
 }
 
 /// A summary of the running agent.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Its process.
     pub pid: u32,
@@ -66,6 +79,8 @@ pub struct Status {
     pub workers_busy: usize,
     /// Workers without.
     pub workers_idle: usize,
+    /// Connections that are open or being opened.
+    pub connections: usize,
     /// Messages in memory.
     pub messages: usize,
     /// Recipients in memory.
@@ -83,7 +98,7 @@ pub struct Status {
 }
 
 /// A summary of one destination.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationStatus {
     /// Which.
     pub destination: String,
@@ -112,18 +127,53 @@ impl Status {
     }
 }
 
+/// What an action does to a message, by where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Remove,
+    Move(Place),
+    Nothing,
+}
+
 impl Action {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Flush, Self::Hold, Self::Release, Self::Delete, Self::Requeue];
+
+    fn effect(self, place: Place) -> Effect {
+        match (self, place) {
+            (Self::Delete, _) => Effect::Remove,
+            (Self::Hold, Place::Active | Place::Deferred) => Effect::Move(Place::Hold),
+            (Self::Flush, Place::Deferred)
+            | (Self::Release, Place::Hold)
+            | (Self::Requeue, Place::Hold | Place::Deferred | Place::Corrupt) => Effect::Move(Place::Active),
+            (Self::Flush | Self::Hold | Self::Release | Self::Requeue, _) => Effect::Nothing,
+        }
+    }
+
+    /// Whether it would change anything about a message that is there.
+    pub fn changes(self, place: Place) -> bool {
+        self.effect(place) != Effect::Nothing
+    }
+
+    /// The places whose messages are meant where all are.
+    pub fn places(self) -> &'static [Place] {
+        match self {
+            Self::Flush => &[Place::Deferred],
+            Self::Hold => &[Place::Active, Place::Deferred],
+            Self::Release => &[Place::Hold],
+            Self::Delete => &[Place::Active, Place::Deferred, Place::Hold, Place::Corrupt],
+            // What is damaged would only come back.
+            Self::Requeue => &[Place::Deferred, Place::Hold],
+        }
+    }
+
     /// Does it, to a message that nobody works on. Returns where the message was, `None` if there is none.
     pub fn carry_out(self, spool: &Spool, id: QueueId) -> io::Result<Option<Place>> {
         let Some(place) = spool.find(id)? else { return Ok(None) };
-        let done = match (self, place) {
-            (Self::Delete, _) => spool.remove(id, place)?,
-            (Self::Hold, Place::Active | Place::Deferred) => spool.move_to(id, place, Place::Hold)?,
-            (Self::Release, Place::Hold)
-            | (Self::Requeue, Place::Hold | Place::Deferred | Place::Corrupt) => {
-                spool.move_to(id, place, Place::Active)?
-            }
-            _ => true,
+        let done = match self.effect(place) {
+            Effect::Remove => spool.remove(id, place)?,
+            Effect::Move(to) => spool.move_to(id, place, to)?,
+            Effect::Nothing => true,
         };
         Ok(done.then_some(place))
     }
@@ -138,8 +188,24 @@ impl Action {
             (Self::Hold, _) => "only a message that waits for delivery can be held",
             (Self::Release, Some(Place::Hold)) => "released from hold",
             (Self::Release, _) => "it is not on hold",
+            (_, Some(Place::Active)) => "it is active already",
+            (Self::Flush, Some(Place::Deferred)) => "it is tried now",
+            (Self::Flush, Some(Place::Hold)) => "it is on hold, and stays there until it is released",
+            (Self::Flush, _) => "only a deferred message can be flushed",
             (Self::Requeue, _) => "requeued: it is tried now",
         }
+    }
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Flush => "flush",
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Delete => "delete",
+            Self::Requeue => "requeue",
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -31,6 +32,7 @@ struct Member {
     mailbox: Sender<Order>,
     take_back: Receiver<Order>,
     thread: JoinHandle<()>,
+    connected: Arc<AtomicBool>,
     /// Batches handed over that have neither ended nor been taken back.
     batches: usize,
 }
@@ -49,15 +51,17 @@ impl Crew {
 
     fn start_member(&self, id: WorkerId) -> io::Result<Member> {
         let (mailbox, orders) = unbounded();
+        let connected = Arc::<AtomicBool>::default();
         let worker = Worker {
             id,
             mailbox: orders.clone(),
             reporter: self.reporter.clone(),
             spool: Arc::clone(&self.spool),
             cached: CachedConnection::new(self.myhostname.clone(), Arc::clone(&self.stepwise)),
+            connected: Arc::clone(&connected),
         };
         let thread = std::thread::Builder::new().name(format!("worker {}", id.0)).spawn(|| worker.run())?;
-        Ok(Member { mailbox, take_back: orders, thread, batches: 0 })
+        Ok(Member { mailbox, take_back: orders, thread, connected, batches: 0 })
     }
 
     /// Puts a batch into a worker's mailbox.
@@ -91,6 +95,11 @@ impl Crew {
     /// Batches that workers have.
     pub fn batches(&self) -> usize {
         self.members.iter().map(|member| member.batches).sum()
+    }
+
+    /// Connections that are open or being opened.
+    pub fn connections(&self) -> usize {
+        self.members.iter().filter(|member| member.connected.load(Ordering::Relaxed)).count()
     }
 
     /// Empties all mailboxes: what waits there stays on disk for the next start.

@@ -84,6 +84,8 @@ struct Entry {
     loaded: Option<InMemory>,
     /// The pickup thread is about to read or move its file.
     is_busy: bool,
+    /// It does what an administrator has asked for.
+    is_acting: bool,
     /// What is to happen when nothing of it is under way any more.
     then: Then,
 }
@@ -265,7 +267,9 @@ impl Master {
 
     /// Sends the pickup thread to a message; its report will say when it is done.
     fn begin_errand(&mut self, id: QueueId, errand: Errand) {
-        self.table.entry(id).or_default().is_busy = true;
+        let entry = self.table.entry(id).or_default();
+        entry.is_busy = true;
+        entry.is_acting = matches!(errand, Errand::Act(..));
         self.loading += 1;
         self.send(errand);
     }
@@ -309,7 +313,7 @@ impl Master {
             // Of this window only a bounce is owed; that is no news for the scheduler.
             return self.load_next_window(id);
         }
-        self.step(Event::Loaded { envelope, recipients, rest });
+        self.step_unless_stopping(Event::Loaded { envelope, recipients, rest });
     }
 
     // ---- what the scheduler wants ----
@@ -410,10 +414,13 @@ impl Master {
         }
     }
 
-    /// A stopping agent hands nothing out: what the scheduler has is on disk.
+    /// A stopping agent hands nothing out: what the scheduler has is on disk. It still learns what has ended, because
+    /// that may be what an administrator's wish waits for.
     fn step_unless_stopping(&mut self, event: Event) {
         if self.stop_by.is_none() {
             self.step(event);
+        } else {
+            self.scheduler.step(self.now(), event);
         }
     }
 
@@ -476,6 +483,7 @@ impl Master {
         // Whoever asked may have gone.
         let _ = match ask {
             Ask::Status => answer.send(Answer::Status(Box::new(self.status()))),
+            Ask::Config => answer.send(Answer::Config(Arc::clone(&self.config))),
             Ask::Flush => {
                 self.intake.want(Place::Deferred, true);
                 answer.send(Answer::Flushing)
@@ -485,6 +493,12 @@ impl Master {
     }
 
     fn act(&mut self, id: QueueId, action: Action, answer: Sender<Answer>) {
+        if self.stop_by.is_some() {
+            // What the scheduler still has may never end now. Whoever asked may have gone.
+            let stopping = io::Error::other("the agent is stopping: ask again when it has");
+            let _ = answer.send(Answer::Acted(Err(stopping)));
+            return;
+        }
         let Some(entry) = self.table.get_mut(&id) else {
             return self.begin_errand(id, Errand::Act(id, action, answer));
         };
@@ -517,6 +531,7 @@ impl Master {
             uptime: now.as_secs(),
             workers_busy: statistics.workers_busy,
             workers_idle: statistics.workers_idle,
+            connections: self.crew.connections(),
             messages: statistics.jobs,
             recipients: statistics.recipients,
             active_limit: self.config.active_limit,
@@ -549,7 +564,8 @@ impl Master {
     }
 
     fn has_stopped(&self) -> bool {
-        self.stop_by.is_some_and(|by| self.crew.batches() == 0 || by <= Instant::now())
+        let is_done = || self.crew.batches() == 0 && !self.table.values().any(|entry| entry.is_acting);
+        self.stop_by.is_some_and(|by| by <= Instant::now() || is_done())
     }
 
     fn end(self) -> io::Result<()> {

@@ -18,6 +18,7 @@ mod message;
 mod notices;
 mod pickup;
 mod prepend;
+pub mod queue_control;
 mod recorder;
 mod report;
 mod start;

@@ -465,12 +465,17 @@ impl PickupThread {
 
     fn act(&self, id: QueueId, action: Action, answer: &crossbeam_channel::Sender<Answer>) {
         let result = action.carry_out(&self.spool, id);
-        if let Ok(place) = &result {
-            log::info!(target: QMGR, "{id}: {}", action.done(*place));
+        match &result {
+            Ok(place) => log::info!(target: QMGR, "{id}: {}", action.done(*place)),
+            Err(error) => {
+                log::error!(target: QMGR, "{id}: {action} is not possible: {error}; the message stays where it is");
+            }
         }
+        // What is left in active/ was taken out of memory, or has just come: the master is to look at it again.
+        let leaves = matches!(action, Action::Hold | Action::Delete) && result.is_ok();
         // Whoever asked may have gone.
         let _ = answer.send(Answer::Acted(result));
-        self.reporter.send(Report::Dismissed { id, queued: Vec::new() });
+        self.reporter.send(Report::Dismissed { id, queued: if leaves { Vec::new() } else { vec![id] } });
     }
 }
 
@@ -525,7 +530,7 @@ fn log_picked_up(picked_up: PickedUp) -> Option<QueueId> {
 }
 
 /// Whose files may name a nexthop: root's, our own user's and the trusted users'.
-fn is_trusted(config: &Config, uid: u32) -> bool {
+pub(super) fn is_trusted(config: &Config, uid: u32) -> bool {
     let is_ours = uid == 0 || uid == rustix::process::geteuid().as_raw();
     is_ours || config.trusted_users.iter().any(|name| has_uid(name, uid))
 }
@@ -535,7 +540,7 @@ fn has_uid(name: &str, uid: u32) -> bool {
         || User::from_name(name).is_ok_and(|user| user.is_some_and(|user| user.uid == Uid::from_raw(uid)))
 }
 
-fn limits(config: &Config) -> SubmitLimits {
+pub(super) fn limits(config: &Config) -> SubmitLimits {
     SubmitLimits { message_size_limit: config.message_size_limit, minfree: config.queue_minfree }
 }
 

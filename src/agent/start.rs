@@ -86,14 +86,13 @@ pub fn run(config: Config, sources: Sources) -> Result<(), AgentError> {
     let config = Arc::new(config);
     let identity = Identity::of(&config)?;
     crate::spool::survive_file_size_limit().map_err(set_up("SIGXFSZ cannot be ignored"))?;
-    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let changes = owner != (identity.uid.as_raw(), identity.gid.as_raw());
-    let wanted = changes.then(|| {
-        (rustix::fs::Uid::from_raw(identity.uid.as_raw()), rustix::fs::Gid::from_raw(identity.gid.as_raw()))
-    });
+    let present = (rustix::process::geteuid(), rustix::process::getegid());
+    let identified =
+        (rustix::fs::Uid::from_raw(identity.uid.as_raw()), rustix::fs::Gid::from_raw(identity.gid.as_raw()));
+    let wanted = (identified != present).then_some(identified);
     let (spool, lock) = Spool::prepare(&config.queue_directory, wanted)?;
     let watch = Watch::new(&spool).map_err(set_up("incoming/ cannot be watched"))?;
-    let control = control_server::bind(&config.queue_directory)
+    let control = control_server::bind(&config.queue_directory, identified)
         .map_err(set_up(format!("{}/agent.sock cannot be made", config.queue_directory.display())))?;
     identity.take_on(&config)?;
     start(config, sources, Arc::new(spool), lock, watch, control)
@@ -117,7 +116,7 @@ fn start(
     let crew = Crew::start(config.workers, Arc::clone(&spool), reporter.clone(), config.myhostname.clone())
         .map_err(set_up("a worker cannot be started"))?;
     watch_signals(sources, reporter.clone())?;
-    control_server::start(control, Arc::clone(&spool), Arc::clone(&config), reporter)
+    control_server::start(control, Arc::clone(&spool), reporter)
         .map_err(set_up("the control socket cannot be served"))?;
     let probed = Arc::clone(&config);
     thread("probe")
@@ -131,7 +130,12 @@ fn start(
     );
     tell_service_manager(&[sd_notify::NotifyState::Ready]);
     super::log::this_thread_may_not_wait();
+    let socket = Arc::clone(&spool);
     let result = Master::new(Parts { config, spool, crew, errands, reports, chime, watch }).run();
+    // Only for tidiness: nobody answers there any more, and whoever connects to a leftover is told so.
+    if let Err(error) = socket.remove_socket() {
+        log::debug!("agent.sock cannot be removed: {error}; the next start replaces it");
+    }
     drop(lock);
     result.map_err(AgentError::Poll)
 }

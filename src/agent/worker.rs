@@ -5,6 +5,7 @@
 //! - Always true: a batch that was taken ends in exactly one report, also if the thread panics.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -34,6 +35,8 @@ pub struct Worker {
     pub spool: Arc<Spool>,
     /// Its connection.
     pub cached: CachedConnection,
+    /// Whether it has one, or is about to: for whoever asks for numbers.
+    pub connected: Arc<AtomicBool>,
 }
 
 /// How a batch went.
@@ -54,10 +57,14 @@ impl Worker {
                 None => self.mailbox.recv().map_err(RecvTimeoutError::from),
             };
             match order {
-                Ok(order) => self.work_on(order),
+                Ok(order) => {
+                    self.connected.store(true, Ordering::Relaxed);
+                    self.work_on(order);
+                }
                 Err(RecvTimeoutError::Timeout) => self.cached.close(&work_is_waiting),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.connected.store(self.cached.destination().is_some(), Ordering::Relaxed);
         }
         // The agent stops: nobody waits for the servers' goodbyes.
         self.cached.close(&|| true);

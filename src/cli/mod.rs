@@ -5,9 +5,14 @@
 
 pub mod agent;
 pub mod check;
+mod control_client;
 pub mod demo;
+mod failure;
+mod identity;
+pub mod queue;
 pub mod sendmail;
 pub mod sink;
+pub mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,8 +30,12 @@ pub const EX_UNAVAILABLE: u8 = 69;
 pub const EX_SOFTWARE: u8 = 70;
 /// sysexits(3): our own set-up failed.
 pub const EX_OSERR: u8 = 71;
+/// sysexits(3): reading or writing failed.
+pub const EX_IOERR: u8 = 74;
 /// sysexits(3): try again later.
 pub const EX_TEMPFAIL: u8 = 75;
+/// sysexits(3): the caller may not do this.
+pub const EX_NOPERM: u8 = 77;
 /// sysexits(3): the configuration is wrong.
 pub const EX_CONFIG: u8 = 78;
 
@@ -50,6 +59,8 @@ enum Command {
         #[arg(long)]
         probe: bool,
     },
+    /// Look at the queue: list, show, flush, hold, release, delete or requeue messages.
+    Queue(queue::Options),
     /// Queue a message from standard input, as sendmail(1) does.
     #[command(disable_help_flag = true)]
     Sendmail {
@@ -61,6 +72,8 @@ enum Command {
     Demo,
     /// Run an LMTP or ESMTP server for tests and demonstrations.
     Sink(sink::Options),
+    /// Show what the running agent is doing.
+    Status(status::Options),
 }
 
 /// Where the configuration comes from.
@@ -105,9 +118,11 @@ pub fn main() -> ExitCode {
         Command::Agent(configured) => agent::run(configured.sources()),
         Command::Check { configured, probe } => check::run(&configured.sources(), probe),
         Command::Demo => demo::run(),
+        Command::Queue(options) => queue::run(options),
         Command::Sendmail { arguments } => {
             sendmail::run(&arguments, &Sources::from_process(None, Vec::new())).into()
         }
         Command::Sink(options) => sink::run(options),
+        Command::Status(options) => status::run(options),
     }
 }

@@ -20,6 +20,9 @@ use rustix::io::Errno;
 use super::fifo::JobFifo;
 use crate::mail::QueueId;
 
+/// The agent's control socket, beside the places.
+pub const SOCKET_NAME: &str = "agent.sock";
+
 /// Where a message can be. A rename moves it from one place to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
@@ -222,6 +225,15 @@ impl Spool {
             self.remove_log(id)?;
         }
         Ok(was_there)
+    }
+
+    /// Removes the control socket of an agent that stops; `false` if there was none. For whoever holds the lock.
+    pub fn remove_socket(&self) -> io::Result<bool> {
+        match rustix::fs::unlinkat(&self.root, SOCKET_NAME, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Octets free for us on the queue's file system.

@@ -9,6 +9,7 @@
 
 mod copy;
 mod directory;
+mod examine;
 mod fifo;
 mod format;
 mod lines;
@@ -27,7 +28,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{Place, Spool, SpoolError};
+pub use directory::{Place, SOCKET_NAME, Spool, SpoolError};
+pub use examine::Examined;
 pub use fifo::{JOB_LINE_ATOMIC, JobFifo, JobWritten};
 pub use format::RECIPIENTS_MAX;
 pub use lines::Cursor;

@@ -111,14 +111,25 @@ impl Spool {
         content: &mut dyn Read,
         limits: &SubmitLimits,
     ) -> Result<QueueId, SubmitError> {
-        self.check_room(limits)?;
         let id = self.new_id()?;
+        self.submit_as(id, draft, content, limits)?;
+        Ok(id)
+    }
+
+    /// Queues a message under an ID from [`Spool::new_id`], which its content can name then.
+    pub fn submit_as(
+        &self,
+        id: QueueId,
+        draft: Draft,
+        content: &mut dyn Read,
+        limits: &SubmitLimits,
+    ) -> Result<(), SubmitError> {
+        self.check_room(limits)?;
         let (envelope, recipients) = envelope_of(draft, id)?;
         let name = OsStr::new(id.as_str());
         let file = self.create_unfinished(Place::Tmp, name, 0o600)?;
         let written = write_whole(file, envelope, recipients, content, limits);
-        self.settle(written, (Place::Tmp, name), (Place::Active, name))?;
-        Ok(id)
+        self.settle(written, (Place::Tmp, name), (Place::Active, name))
     }
 
     /// Drops a message into `incoming/`, as anybody may; returns the name it has there. On return it is on

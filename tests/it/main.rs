@@ -14,6 +14,7 @@ mod dialogue;
 mod holding;
 mod manual;
 mod notice;
+mod queue;
 mod sendmail;
 mod support;
 mod tidy;

@@ -1,14 +1,12 @@
-//! Who calls sendmail, and becoming the owner of the queue.
+//! Who calls sendmail.
 //!
-//! - Owns: the caller's uid and names; the change of identity that root makes.
+//! - Owns: the caller's uid and names.
+//! - Leaves to others: the change of identity that root makes (`cli::identity`).
 //! - Always true: who submits is the real uid, which nobody can choose.
 
-use std::path::Path;
-
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::User;
 
 use super::failure::{Code, Failure};
-use crate::spool::Spool;
 
 /// The user behind the process.
 #[derive(Clone, Debug)]
@@ -21,7 +19,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Asks who it is. To be called before [`open_spool`].
+    /// Asks who it is. To be called before root becomes the queue's owner.
     pub(super) fn find() -> Result<Self, Failure> {
         let uid = nix::unistd::getuid();
         let user = User::from_uid(uid).map_err(|error| {
@@ -49,32 +47,6 @@ fn full_name(gecos: &str, login: &str) -> Option<String> {
     let mut capital: String = login.chars().take(1).flat_map(char::to_uppercase).collect();
     capital.extend(login.chars().skip(1));
     (!name.is_empty()).then(|| name.replace('&', &capital))
-}
-
-/// Opens the queue, for root as the queue's owner: what root would write there nobody else could move, and what
-/// others can write there root should not touch. A root that may not change its uid (in some containers) stays
-/// what it is, and drops messages as everybody else does.
-pub(super) fn open_spool(path: &Path) -> Result<Spool, Failure> {
-    let spool = Spool::open(path)?;
-    let (user, group) = spool.owner();
-    if !Uid::effective().is_root() || user.is_root() {
-        return Ok(spool);
-    }
-    match become_user(Uid::from_raw(user.as_raw()), Gid::from_raw(group.as_raw())) {
-        Ok(()) => Ok(Spool::open(path)?),
-        Err(nix::Error::EPERM | nix::Error::EINVAL) => Ok(spool),
-        Err(error) => {
-            let text = format!("the message was not queued: cannot become uid {}: {error}", user.as_raw());
-            Err(Failure::new(Code::System, text))
-        }
-    }
-}
-
-/// Groups first: afterwards there is no right to change them.
-fn become_user(user: Uid, group: Gid) -> nix::Result<()> {
-    nix::unistd::setgroups(&[group])?;
-    nix::unistd::setgid(group)?;
-    nix::unistd::setuid(user)
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use std::io;
 
 use super::message::BadMessage;
 use super::options::UsageError;
+use crate::agent::queue_control::RefusalCode;
+use crate::cli::control_client::ClientError;
+use crate::cli::identity::OpenError;
 use crate::config::ConfigError;
 use crate::spool::{SpoolError, SubmitError};
 
@@ -23,6 +26,8 @@ pub enum Code {
     /// EX_UNAVAILABLE: there is no queue, or the message is larger than it takes. (Others use this code for large
     /// messages too, and what calls sendmail knows it.)
     Unavailable = 69,
+    /// EX_SOFTWARE: the agent and this command do not understand each other.
+    Software = 70,
     /// EX_OSERR: something that the system always gives was refused.
     System = 71,
     /// EX_CANTCREAT: no file could be made in the queue.
@@ -94,6 +99,40 @@ impl From<SpoolError> for Failure {
             SpoolError::Locked { .. } => Code::Temporary,
         };
         Self::new(code, format!("the message was not queued: {error}"))
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Spool(error) => error.into(),
+            OpenError::Become { .. } => {
+                Self::new(Code::System, format!("the message was not queued: {error}"))
+            }
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let code = match &error {
+            ClientError::NoAgent(_) => Code::CannotCreate,
+            ClientError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Code::NoPermission
+            }
+            ClientError::Io { .. } => Code::Temporary,
+            ClientError::Content(_) | ClientError::Output(_) => Code::Io,
+            ClientError::Refused(refusal) => match refusal.code {
+                RefusalCode::NotPermitted => Code::NoPermission,
+                RefusalCode::TooLarge => Code::Unavailable,
+                RefusalCode::BadMessage => Code::Data,
+                RefusalCode::Temporary | RefusalCode::Busy => Code::Temporary,
+                RefusalCode::BadRequest | RefusalCode::NotFound => Code::Software,
+            },
+        };
+        // A refusal of the agent's own spool begins with these words already.
+        let (said, text) = ("the message was not queued", error.to_string());
+        Self::new(code, if text.starts_with(said) { text } else { format!("{said}: {text}") })
     }
 }
 

@@ -152,8 +152,10 @@ pub struct Additions<'a> {
     pub host: &'a str,
     /// Who submits the message.
     pub uid: u32,
-    /// The name of the submission.
-    pub id: &'a str,
+    /// Its queue ID, if that is known already: whoever takes in what is dropped gives it one.
+    pub id: Option<&'a str>,
+    /// What nobody else's Message-ID begins with.
+    pub unique: &'a str,
     /// Now, as a header has it.
     pub date: &'a str,
     /// The envelope sender.
@@ -230,7 +232,7 @@ impl Header {
                 out.push(b'\n');
             }
         }
-        let Additions { host, id, date, .. } = additions;
+        let Additions { host, unique, date, .. } = additions;
         if !self.has("From") {
             out.extend_from_slice(&additions.from());
         }
@@ -238,7 +240,7 @@ impl Header {
             out.extend_from_slice(format!("Date: {date}\n").as_bytes());
         }
         if !self.has("Message-ID") {
-            out.extend_from_slice(format!("Message-ID: <{id}@{host}>\n").as_bytes());
+            out.extend_from_slice(format!("Message-ID: <{unique}@{host}>\n").as_bytes());
         }
         out.push(b'\n');
         out
@@ -272,7 +274,8 @@ fn field_name(line: &[u8]) -> Option<String> {
 impl Additions<'_> {
     fn received(&self) -> String {
         let Self { host, uid, id, date, .. } = self;
-        format!("Received: by {host} (lastmile, from userid {uid})\n\tid {id}; {date}\n")
+        let id = id.map_or_else(String::new, |id| format!("\n\tid {id}"));
+        format!("Received: by {host} (lastmile, from userid {uid}){id}; {date}\n")
     }
 
     fn from(&self) -> Vec<u8> {
@@ -328,8 +331,8 @@ mod tests {
     }
 
     fn additions<'a>(sender: &'a Sender, full_name: Option<&'a str>) -> Additions<'a> {
-        let (host, id, date) = ("mx.example", "ID7", "Sat, 21 Nov 2026 19:30:00 +0000");
-        Additions { host, uid: 1000, id, date, sender, full_name, origin: "example" }
+        let (host, unique, date) = ("mx.example", "ID7", "Sat, 21 Nov 2026 19:30:00 +0000");
+        Additions { host, uid: 1000, id: Some(unique), unique, date, sender, full_name, origin: "example" }
     }
 
     /// The message as it is queued, without the Received field.
@@ -379,6 +382,15 @@ mod tests {
             let queued = queued(text, "a@x", Some("Ann"), false);
             assert_eq!(queued, expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_id_that_is_not_known_is_not_made_up() {
+        let sender = Sender::NULL;
+        let received = Additions { id: None, ..additions(&sender, None) }.received();
+        let expected =
+            "Received: by mx.example (lastmile, from userid 1000); Sat, 21 Nov 2026 19:30:00 +0000\n";
+        assert_eq!(received, expected);
     }
 
     #[test]

@@ -15,20 +15,23 @@ mod stdin;
 
 use std::ffi::OsString;
 use std::io::{self, BufReader, Read, Write as _};
-use std::path::Path;
 
 use jiff::Zoned;
 use jiff::fmt::rfc2822;
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::Access;
+use rustix::io::Errno;
 
+use super::control_client::{Client, ClientError};
+use super::identity::open_as_owner;
+use crate::agent::queue_control::Request;
 use crate::config::{Config, Sources};
-use crate::mail::{Address, Sender};
+use crate::mail::{Address, QueueId, Sender};
 use crate::spool::{self, Draft, Place, Spool, SubmitLimits};
 
 pub use failure::{Code, Failure};
 pub use options::{Options, UsageError};
 
-use caller::{Caller, open_spool};
+use caller::Caller;
 use message::{Additions, Header, Input};
 use recipients::Recipients;
 use stdin::{Stdin, Stopped};
@@ -64,7 +67,7 @@ fn queue(args: &[OsString], sources: &Sources) -> Result<(), Failure> {
     recipients.add_arguments(&options.recipients)?;
 
     spool::survive_file_size_limit().map_err(|error| system(&error))?;
-    let spool = open_spool(&config.queue_directory)?;
+    let spool = open_as_owner(&config.queue_directory)?;
     check_nexthop(&options, &caller, &config, &spool)?;
 
     let stdin = Stdin::open().map_err(|error| system(&error))?;
@@ -150,7 +153,9 @@ impl Submission<'_> {
             let text = "the message was not queued: its header names no recipients";
             return Err(Failure::new(Code::Data, text));
         }
-        let head = self.head(&header)?;
+        let id = self.spool.new_id()?;
+        let way = Way::find(self.spool);
+        let head = self.head(&header, &way, id)?;
         let needs_smtputf8 = recipients.iter().any(|recipient| recipient.address.needs_smtputf8())
             || self.sender.address().is_some_and(Address::needs_smtputf8);
         let draft = Draft {
@@ -167,19 +172,20 @@ impl Submission<'_> {
             minfree: self.config.queue_minfree,
         };
         let mut content = head.as_slice().chain(body.as_slice()).chain(input);
-        put(self.spool, draft, &mut content, &limits)
+        way.put(self.spool, id, draft, &mut content, &limits)
     }
 
     /// The header as it is queued.
-    fn head(&self, header: &Header) -> Result<Vec<u8>, Failure> {
-        let id = self.spool.new_id()?;
+    fn head(&self, header: &Header, way: &Way, id: QueueId) -> Result<Vec<u8>, Failure> {
         let date = rfc2822::to_string(&Zoned::now()).map_err(|error| {
             Failure::new(Code::System, format!("the message was not queued: cannot write the date: {error}"))
         })?;
         Ok(header.write(&Additions {
             host: &self.config.myhostname,
             uid: self.caller.uid,
-            id: id.as_str(),
+            // Elsewhere the agent gives it an ID, and nobody knows yet which.
+            id: matches!(way, Way::Active).then_some(id.as_str()),
+            unique: id.as_str(),
             date: &date,
             sender: &self.sender,
             full_name: self.options.full_name.as_deref().or(self.caller.full_name.as_deref()),
@@ -188,40 +194,70 @@ impl Submission<'_> {
     }
 }
 
-/// Puts the message on disk: the queue's owner into `active/`, everybody else into `incoming/`, where the agent
-/// looks whenever something appears.
-fn put(spool: &Spool, draft: Draft, content: &mut dyn Read, limits: &SubmitLimits) -> Result<(), Failure> {
-    if is_read_only(spool) {
-        return hand_over_by_socket(spool.path());
+/// How the message comes onto the disk.
+enum Way {
+    /// We are the queue's owner.
+    Active,
+    /// As everybody else: the agent looks whenever something appears.
+    Incoming,
+    /// For those who cannot write to the queue: services are hardened so.
+    Socket,
+}
+
+impl Way {
+    fn find(spool: &Spool) -> Self {
+        let (way, place) =
+            if spool.is_ours() { (Self::Active, Place::Active) } else { (Self::Incoming, Place::Incoming) };
+        let path = spool.path().join(place.name());
+        match rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK) {
+            Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Self::Socket,
+            // Whatever else is wrong, making the file will tell.
+            Ok(()) | Err(_) => way,
+        }
     }
-    if !spool.is_ours() {
-        spool.drop_incoming(draft, content, limits)?;
-        return Ok(());
+
+    fn put(
+        &self,
+        spool: &Spool,
+        id: QueueId,
+        draft: Draft,
+        content: &mut dyn Read,
+        limits: &SubmitLimits,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Socket => hand_over_by_socket(spool, draft, content),
+            Self::Incoming => Ok(spool.drop_incoming(draft, content, limits).map(drop)?),
+            Self::Active => {
+                spool.submit_as(id, draft, content, limits)?;
+                announce(spool, id);
+                Ok(())
+            }
+        }
     }
-    let id = spool.submit(draft, content, limits)?;
-    // The message is on disk: without agent, or with one that is too busy to listen, it is found by listing.
+}
+
+/// The message is on disk: without agent, or with one that is too busy to listen, it is found by listing.
+fn announce(spool: &Spool, id: QueueId) {
     if let Err(error) = spool.announce(id) {
         complain(&format!(
             "{id} is queued, but the agent could not be told ({error}); it finds it within a minute"
         ));
     }
-    Ok(())
 }
 
-/// Whether this process sees the place where it would make a file as read-only: services are hardened so.
-fn is_read_only(spool: &Spool) -> bool {
-    let place = if spool.is_ours() { Place::Active } else { Place::Incoming };
-    let path = spool.path().join(place.name());
-    // Where this cannot be asked, making the file will tell.
-    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
-}
-
-/// Gives the message to the running agent, for those who cannot write to the queue.
-fn hand_over_by_socket(queue: &Path) -> Result<(), Failure> {
-    let path = queue.display();
-    let text = format!(
-        "the message was not queued: {path} is read-only for this process; let it write to {path}/incoming \
-         (systemd: ReadWritePaths={path}/incoming)"
-    );
-    Err(Failure::new(Code::CannotCreate, text))
+/// Gives the message to the running agent.
+fn hand_over_by_socket(spool: &Spool, draft: Draft, content: &mut dyn Read) -> Result<(), Failure> {
+    let mut client = Client::connect(spool.path()).map_err(|error| match error {
+        ClientError::NoAgent(_) => {
+            let path = spool.path().display();
+            let text = format!(
+                "the message was not queued: this process may not write to {path}/incoming, and no agent is running \
+                 to take it; start the agent, or let it write there (systemd: ReadWritePaths={path}/incoming)"
+            );
+            Failure::new(Code::CannotCreate, text)
+        }
+        error => error.into(),
+    })?;
+    let request = Request::Submit(Box::new(draft.into()));
+    Ok(client.submit(&request, content)?)
 }
