@@ -246,6 +246,8 @@ fn a_reload_takes_up_new_routes_and_names_what_needs_a_restart() {
     site.configure("no_such_key = 1");
     agent.signal(Signal::HUP);
     site.wait_for_line(&["no_such_key"], SOON);
+    // sendmail reads the file itself, and rightly refuses the mistake too.
+    site.configure(&to_socket(&new.socket, "workers = 7"));
     submit(&site, "after the mistake");
     site.wait_for_lines(3, &["status=sent"], SOON);
     assert_eq!(new.arrived().len(), 2);
