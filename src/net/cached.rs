@@ -175,6 +175,8 @@ impl CachedConnection {
             Err(error) => {
                 self.remember_protocol_error(batch.destination(), manner, &error, observer);
                 if retry && !error.may_have_delivered() && !error.is_local() {
+                    // Replies that had come before it broke stand.
+                    observer.settled(transaction.take_settled());
                     return Attempted::Stale { unsettled: transaction.unsettled() };
                 }
                 transaction.fail(&error);
@@ -193,7 +195,9 @@ impl CachedConnection {
         let is_used = connection.uses() > 0;
         Manner {
             protocol: transport.protocol,
-            pipelining: transport.pipelining && !self.stepwise.contains(batch.destination()),
+            pipelining: transport.pipelining
+                && connection.offered().pipelining
+                && !self.stepwise.contains(batch.destination()),
             chunking: transport.chunking && connection.offered().chunking && !must_fold(),
             eager_content_limit: transport.eager_content_limit,
             reset: is_used,

@@ -11,7 +11,7 @@ use socket2::Socket;
 
 use super::cached::Observer;
 use super::content::Content;
-use super::link::Link;
+use super::link::{Link, Written};
 use super::peer::Peer;
 use crate::config::Transport;
 use crate::mail::{Protocol, Reason};
@@ -67,11 +67,22 @@ impl Connection {
             let reply = link.read_reply(deadline).map_err(broken)?;
             match handshake.on_reply(&reply) {
                 Next::Send(command) => {
+                    link.expect_no_surplus(false).map_err(broken)?;
                     let deadline = Instant::now() + transport.timeouts.at(handshake.stage()).get();
                     link.write_commands(&command, deadline).map_err(broken)?;
                 }
-                Next::Ready(offered) => break offered,
-                Next::Refused(reason) => return Err(reason),
+                Next::Ready(offered) => {
+                    link.expect_no_surplus(false).map_err(broken)?;
+                    break offered;
+                }
+                Next::Refused(reason) => {
+                    // RFC 5321 section 3.1: a client is expected to say QUIT all the same. Nobody waits for the
+                    // answer: the next server is to be tried.
+                    if !reply.is_closing() {
+                        let _ = say_quit(&mut link);
+                    }
+                    return Err(reason);
+                }
             }
         };
         Ok(Self { link, protocol, name, offered, uses: 0, rested_since: Instant::now() })
@@ -126,9 +137,14 @@ impl Connection {
         self.uses += 1;
         let mut progress = Progress { end_of_data_written: None, shared_deadline: None };
         let room = self.link.flight_size();
+        let mut answered = Stage::Lhlo;
         loop {
             match transaction.next_step(room) {
                 Step::Write(flight) => {
+                    let waits_for_content = flight.content == Some(Encoding::Dots);
+                    self.link
+                        .expect_no_surplus(waits_for_content)
+                        .map_err(|cause| self.broken(answered, cause, &progress))?;
                     self.write(&flight, transaction, content, transport, &mut progress, observer)?;
                 }
                 Step::Read(stage) => {
@@ -141,8 +157,9 @@ impl Connection {
                     }
                     let taken = reply.and_then(|reply| Ok(transaction.on_reply(&reply)?));
                     taken.map_err(|cause| self.broken(stage, cause, &progress))?;
+                    answered = stage;
                     // What has arrived together is recorded together: fewer writes to disk.
-                    if !self.link.has_surplus() || transaction.replies_due() == 0 {
+                    if !self.link.has_line() || transaction.replies_due() == 0 {
                         observer.settled(transaction.take_settled());
                     }
                 }
@@ -255,12 +272,8 @@ impl Connection {
     /// Says QUIT and waits for the answer, unless work is waiting or nobody cares for it.
     pub fn quit(&mut self, transport: &Transport, work_is_waiting: &dyn Fn() -> bool) {
         let deadline = Instant::now() + transport.timeouts.quit.get();
-        let mut command = Vec::new();
-        smtp::plain(&mut command, "QUIT");
         // A server that has gone needs no goodbye.
-        if self.link.write_commands(&command, Instant::now() + QUIT_PAUSE).is_err()
-            || transport.skip_quit_response
-        {
+        if say_quit(&mut self.link).is_err() || transport.skip_quit_response {
             return;
         }
         while Instant::now() < deadline && !work_is_waiting() && !self.link.is_readable(QUIT_PAUSE) {}
@@ -283,6 +296,13 @@ impl Progress {
             Some(_) => now + transport.timeouts.data_done.get(),
         }
     }
+}
+
+/// Says QUIT, if that takes no time.
+fn say_quit(link: &mut Link) -> Written {
+    let mut command = Vec::new();
+    smtp::plain(&mut command, "QUIT");
+    link.write_commands(&command, Instant::now() + QUIT_PAUSE)
 }
 
 /// Time for `size` octets at `rate` octets a second; without a rate, as good as for ever.

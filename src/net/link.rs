@@ -83,9 +83,26 @@ impl Link {
         Ok(Some(reply))
     }
 
-    /// Whether bytes have been read that answer nothing.
+    /// Whether bytes have been read that answer nothing yet.
     pub fn has_surplus(&self) -> bool {
         self.used < self.input.len()
+    }
+
+    /// Whether a line has been read that answers nothing yet.
+    pub fn has_line(&self) -> bool {
+        memchr::memchr(b'\n', &self.input[self.used..]).is_some()
+    }
+
+    /// Before something is written, with no reply due: whatever has been read would be taken for the answer, and
+    /// each reply after it for the one before. But a 421 answers anything, and content may be refused before it is
+    /// sent.
+    pub fn expect_no_surplus(&self, content_follows: bool) -> Result<(), Cause> {
+        let surplus = &self.input[self.used..];
+        let refuses = content_follows && matches!(surplus.first(), Some(b'4' | b'5'));
+        if surplus.is_empty() || surplus.starts_with(b"421") || refuses {
+            return Ok(());
+        }
+        Err(BadReply::Surplus.into())
     }
 
     fn fill(&mut self, deadline: Instant) -> Result<(), Cause> {

@@ -249,6 +249,6 @@ mod tests {
             error(true, Cause::LostConnection).to_string(),
             "lost connection with mx[192.0.2.1] while sending end of data -- message may be sent more than once"
         );
-        assert_eq!(error(false, Cause::BadReply(BadReply::Syntax)).reason().status.to_string(), "4.5.0");
+        assert_eq!(error(false, Cause::BadReply(BadReply::Surplus)).reason().status.to_string(), "4.5.0");
     }
 }

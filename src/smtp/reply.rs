@@ -11,6 +11,9 @@ pub const LINE_SIZE_MAX: usize = 4096;
 /// Octets in a whole reply. The longest honest ones answer LHLO.
 pub const REPLY_SIZE_MAX: usize = 16 * 1024;
 
+/// Octets shown of a line that is no reply.
+const SHOWN_SIZE_MAX: usize = 100;
+
 /// What the first digit of a reply asks of us. There is no fifth case to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -33,11 +36,11 @@ pub struct Reply {
 }
 
 /// Why bytes are no reply. A conversation in which this happens is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReply {
     /// A line without a three-digit code of 200 to 599, or without a blank or hyphen behind it.
-    #[error("the server sent a line that is no SMTP reply")]
-    Syntax,
+    #[error("the server sent \"{0}\", which is no SMTP reply")]
+    Syntax(String),
     /// A multi-line reply whose lines have different codes.
     #[error("the server changed the code in the middle of a reply")]
     CodeChanged,
@@ -48,8 +51,8 @@ pub enum BadReply {
     #[error("the server sent a reply that nothing asked for")]
     Surplus,
     /// A reply whose class the command cannot have, as 250 to DATA.
-    #[error("the server sent a reply that does not answer the command")]
-    WrongClass,
+    #[error("the server answered \"{0}\", which does not fit the command")]
+    WrongClass(String),
 }
 
 /// Parses the reply at the front of `input`; `None` until its last line has arrived. Also returns the bytes it
@@ -90,14 +93,15 @@ impl<'a> Line<'a> {
         if octets.len() > LINE_SIZE_MAX {
             return Err(BadReply::TooLong);
         }
-        let (digits, rest) = octets.split_at_checked(3).ok_or(BadReply::Syntax)?;
+        let syntax = || BadReply::Syntax(shown(octets));
+        let (digits, rest) = octets.split_at_checked(3).ok_or_else(syntax)?;
         if !(b'2'..=b'5').contains(&digits[0]) || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(BadReply::Syntax);
+            return Err(syntax());
         }
         let is_last = match rest.first() {
             None | Some(b' ') => true,
             Some(b'-') => false,
-            Some(_) => return Err(BadReply::Syntax),
+            Some(_) => return Err(syntax()),
         };
         let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
         Ok(Self { code, is_last, octets })
@@ -114,8 +118,21 @@ impl<'a> Line<'a> {
         if !text.is_empty() {
             text.push('\n');
         }
-        let printable = |c: char| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c };
-        text.extend(String::from_utf8_lossy(self.octets).trim_end().chars().map(printable));
+        text.push_str(&printable(self.octets));
+    }
+}
+
+/// `octets` as text, without what would upset a log or a terminal.
+fn printable(octets: &[u8]) -> String {
+    let printable = |c: char| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c };
+    String::from_utf8_lossy(octets).trim_end().chars().map(printable).collect()
+}
+
+/// The beginning of a line that is no reply: enough to see what it is instead.
+fn shown(octets: &[u8]) -> String {
+    match octets.get(..SHOWN_SIZE_MAX) {
+        Some(start) => format!("{}...", printable(start)),
+        None => printable(octets),
     }
 }
 
@@ -218,19 +235,21 @@ mod tests {
 
     #[test]
     fn anything_else_is_a_broken_conversation() {
-        for (input, why) in [
-            (&b"\r\n"[..], BadReply::Syntax),
-            (b"hello\r\n", BadReply::Syntax),
-            (b"25 ok\r\n", BadReply::Syntax),
-            (b"2500 ok\r\n", BadReply::Syntax),
-            (b"150 ok\r\n", BadReply::Syntax),
-            (b"650 ok\r\n", BadReply::Syntax),
-            (b"250_ok\r\n", BadReply::Syntax),
-            (b"250-a\r\nb\r\n", BadReply::Syntax),
-            (b"250-a\r\n251 b\r\n", BadReply::CodeChanged),
+        for (input, shown) in [
+            (&b"\r\n"[..], ""),
+            (b"hello\r\n", "hello"),
+            (b"25 ok\r\n", "25 ok"),
+            (b"2500 ok\r\n", "2500 ok"),
+            (b"150 ok\r\n", "150 ok"),
+            (b"650 ok\r\n", "650 ok"),
+            (b"250_ok\r\n", "250_ok"),
+            (b"250-a\r\n\x1bb\xff\r\n", "?b?"),
         ] {
-            assert_eq!(one(input), Err(why), "{:?}", String::from_utf8_lossy(input));
+            assert_eq!(one(input), Err(BadReply::Syntax(shown.to_owned())));
         }
+        assert_eq!(one(b"250-a\r\n251 b\r\n"), Err(BadReply::CodeChanged));
+        let Err(BadReply::Syntax(shown)) = one(&[&[b'x'; 4000][..], b"\r\n"].concat()) else { panic!() };
+        assert_eq!(shown.len(), SHOWN_SIZE_MAX + 3, "an error is no place for the whole of it");
     }
 
     #[test]

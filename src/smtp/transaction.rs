@@ -146,6 +146,8 @@ pub struct Transaction<'s, 'a> {
     due: VecDeque<Due>,
     settled: Vec<Settled>,
     mail_refused: bool,
+    /// The first of those at the end who were "too many".
+    too_many_from: Option<usize>,
     content_sent: bool,
     replies_read: usize,
     reusable: bool,
@@ -189,6 +191,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
             due: VecDeque::new(),
             settled: Vec::new(),
             mail_refused: false,
+            too_many_from: None,
             content_sent: false,
             replies_read: 0,
             reusable: true,
@@ -368,7 +371,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
     fn on_mail(&mut self, reply: &Reply) -> Result<(), BadReply> {
         match reply.class() {
             Class::Success => {}
-            Class::Continue => return self.wrong_class(Due::Mail),
+            Class::Continue => return self.wrong_class(Due::Mail, reply),
             Class::Transient | Class::Permanent => {
                 self.mail_refused = true;
                 self.refuse_all(Stage::Mail, reply);
@@ -383,9 +386,16 @@ impl<'s, 'a> Transaction<'s, 'a> {
             return Ok(());
         }
         match reply.class() {
-            Class::Success => self.slots[at].fate = Fate::Accepted,
-            Class::Continue => return self.wrong_class(Due::Rcpt(at)),
-            _ if failure::is_too_many_recipients(reply) => self.slots[at].fate = Fate::TooMany(reply.clone()),
+            Class::Success => {
+                // Who comes later fits: so the one before was not one too many.
+                self.too_many_from = None;
+                self.slots[at].fate = Fate::Accepted;
+            }
+            Class::Continue => return self.wrong_class(Due::Rcpt(at), reply),
+            _ if failure::is_too_many_recipients(reply) => {
+                self.too_many_from.get_or_insert(at);
+                self.slots[at].fate = Fate::TooMany(reply.clone());
+            }
             _ => self.settle(
                 at,
                 failure::refused(self.peer, Stage::Rcpt, reply, self.manner.over_quota),
@@ -417,7 +427,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
             (Class::Continue, 354) if self.somebody_is_accepted() => return Ok(()),
             // The server waits for content that nobody is to get. A dot would make it deliver an empty message.
             (Class::Continue, 354) => self.close_abruptly = true,
-            (Class::Success | Class::Continue, _) => return self.wrong_class(Due::DataInit),
+            (Class::Success | Class::Continue, _) => return self.wrong_class(Due::DataInit, reply),
             (Class::Transient | Class::Permanent, _) => self.refuse_all(Stage::DataInit, reply),
         }
         self.turn = Turn::Nothing;
@@ -427,7 +437,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
     fn on_final(&mut self, at: usize, reply: &Reply) -> Result<(), BadReply> {
         let outcome = match reply.class() {
             Class::Success => failure::accepted(reply),
-            Class::Continue => return self.wrong_class(Due::Final(at)),
+            Class::Continue => return self.wrong_class(Due::Final(at), reply),
             _ => failure::refused(self.peer, Stage::DataDone, reply, self.manner.over_quota),
         };
         self.settle(at, outcome, false);
@@ -444,6 +454,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
         let outcome = failure::closed_by_server(self.peer, due.stage(), reply);
         let in_doubt = may_have_delivered && due != Due::FinalAll;
         self.settle_rest(&outcome, in_doubt);
+        self.close_abruptly = true;
     }
 
     /// The conversation broke: settles everybody who has no answer yet.
@@ -478,9 +489,9 @@ impl<'s, 'a> Transaction<'s, 'a> {
     }
 
     /// Leaves the reply due, so that the error names its stage.
-    fn wrong_class(&mut self, due: Due) -> Result<(), BadReply> {
+    fn wrong_class(&mut self, due: Due, reply: &Reply) -> Result<(), BadReply> {
         self.due.push_front(due);
-        Err(BadReply::WrongClass)
+        Err(BadReply::WrongClass(reply.one_line()))
     }
 
     /// Once all RCPT are answered, LMTP owes a reply for each accepted recipient (RFC 2033 section 4.2), ESMTP
@@ -529,9 +540,9 @@ impl<'s, 'a> Transaction<'s, 'a> {
         self.slots.iter().filter(too_many).map(|slot| slot.recipient).collect()
     }
 
-    /// How many recipients the server took before it had enough, if it had.
+    /// How many recipients the server heard of before it had enough, if it had.
     pub fn recipients_before_too_many(&self) -> Option<usize> {
-        self.slots.iter().position(|slot| matches!(slot.fate, Fate::TooMany(_))).filter(|&count| count > 0)
+        self.too_many_from.filter(|&count| count > 0)
     }
 
     /// How many replies the end of data still brings, as far as known: the shared deadline goes by it.
@@ -554,7 +565,8 @@ impl<'s, 'a> Transaction<'s, 'a> {
         self.reusable && !self.close_abruptly
     }
 
-    /// Whether the connection must be closed without another word: the server waits for content.
+    /// Whether the connection must be closed without another word: the server waits for content, or has said that
+    /// it closes.
     pub fn must_close_abruptly(&self) -> bool {
         self.close_abruptly
     }
