@@ -63,8 +63,8 @@ use lastmile::smtp::Stage;
 
 use crate::support::{ScriptedPeer, Step};
 
+mod client;
 mod parse;
-#[cfg(test)]
 mod tests;
 
 /// Files that are played at the same time. Most of them wait most of the time.

@@ -1,4 +1,4 @@
-//! The format and the peer, tried with a client that knows the dialogue by heart.
+//! Every dialogue, played; and the format and the peer, tried with a client that knows the dialogue by heart.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use lastmile::mail::{BodyType, Reason};
 
+use super::client::Shipped;
 use super::parse::parse_outcome;
 use super::*;
 use crate::support::dotted;
@@ -119,6 +120,12 @@ impl Client for Mirror {
 fn every_dialogue_can_be_played() {
     let failures = play_all(Mirror::new);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_client_plays_every_dialogue() {
+    let failures = play_all(|setup, _| Shipped::new(setup));
+    assert!(failures.is_empty(), "{} files differ:\n{}", failures.len(), failures.join("\n"));
 }
 
 const SHORT: &str = "\

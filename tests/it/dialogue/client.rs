@@ -1,0 +1,135 @@
+//! The client that ships, as a dialogue tries it.
+//!
+//! - Owns: setting it up from a file's directives, and collecting what becomes of whom.
+//! - Leaves to others: the conversation (`lastmile::net`), and what is right (the files).
+//! - Always true: a recipient that is settled twice shows up twice, and nobody is at stake who was not told of.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use lastmile::config::{Config, Sources, Timeout, Timeouts, Transport};
+use lastmile::mail::{Address, Batch, Destination, Outcome, Protocol};
+use lastmile::net::{CachedConnection, Content, Delivered, Observer, Peer, Stepwise};
+use lastmile::smtp::{Capabilities, Settled, Stage};
+
+use super::{Client, Delivery, Setup};
+
+/// Our own name in LHLO.
+const MYHOSTNAME: &str = "client.example";
+
+/// A worker's connection, without the worker.
+pub struct Shipped {
+    cached: CachedConnection,
+    transport: Arc<Transport>,
+    destination: Destination,
+}
+
+impl Shipped {
+    /// Sets the client up as a file asks for.
+    pub fn new(setup: &Setup) -> Self {
+        let name = match setup.protocol {
+            Protocol::Lmtp => "lmtp",
+            Protocol::Smtp => "smtp",
+        };
+        let overrides = setup.options.iter().map(|(key, value)| format!("transport.{name}.{key}={value}"));
+        let sources = Sources {
+            file: Some("/dev/null".into()),
+            environment: Vec::new(),
+            overrides: overrides.collect(),
+        };
+        let config = Config::load(&sources).expect("a file's options are valid");
+        let destination = config.destination(&format!("{name}:{}", setup.server)).expect("a nexthop");
+        let mut transport = Transport::clone(config.transport(destination.transport()).expect("is built in"));
+        for stage in Stage::ALL {
+            set_timeout(&mut transport.timeouts, stage, Setup::DEFAULT_TIMEOUT);
+        }
+        for (stage, limit) in &setup.timeouts {
+            set_timeout(&mut transport.timeouts, *stage, *limit);
+        }
+        let cached = CachedConnection::new(MYHOSTNAME.to_owned(), Arc::new(Stepwise::default()));
+        Self { cached, transport: Arc::new(transport), destination }
+    }
+}
+
+/// The greeting and AUTH have no limits of their own.
+fn set_timeout(timeouts: &mut Timeouts, stage: Stage, limit: std::time::Duration) {
+    let limit = Timeout::new(limit).expect("a limit is not zero");
+    let place = match stage {
+        Stage::Connect => &mut timeouts.connect,
+        Stage::Greeting | Stage::Lhlo | Stage::Auth => &mut timeouts.lhlo,
+        Stage::StartTls => &mut timeouts.starttls,
+        Stage::Rset => &mut timeouts.rset,
+        Stage::Mail => &mut timeouts.mail,
+        Stage::Rcpt => &mut timeouts.rcpt,
+        Stage::DataInit => &mut timeouts.data_init,
+        Stage::DataXfer => &mut timeouts.data_xfer,
+        Stage::DataDone => &mut timeouts.data_done,
+        Stage::Quit => &mut timeouts.quit,
+    };
+    *place = limit;
+}
+
+impl Client for Shipped {
+    fn deliver(&mut self, delivery: &Delivery) -> Vec<(Address, Outcome)> {
+        // The connection looks at the clock itself.
+        std::thread::sleep(delivery.rested);
+        let (envelope, recipients) = (delivery.envelope.clone().into(), delivery.recipients.clone());
+        let batch = Batch::new(envelope, delivery.sender.clone(), self.destination.clone(), recipients);
+        let batch = batch.expect("a delivery has recipients");
+        let file = file_of(&delivery.content).expect("a temporary file");
+        let content = Content { prefix: b"", file: &file, offset: 0, length: delivery.content.len() as u64 };
+        let mut collector = Collector::default();
+        let delivered = self.cached.deliver(&batch, &content, &self.transport, &mut collector, &|| false);
+        assert!(!matches!(delivered, Delivered::Busy), "the peer's backlog has room");
+        collector.outcomes(&batch)
+    }
+
+    fn close(&mut self) {
+        self.cached.close(&|| false);
+    }
+}
+
+fn file_of(content: &[u8]) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(content)?;
+    Ok(file)
+}
+
+/// Hears what becomes of a batch.
+#[derive(Default)]
+struct Collector {
+    settled: Vec<Settled>,
+    at_stake: BTreeSet<u32>,
+}
+
+impl Collector {
+    fn outcomes(self, batch: &Batch) -> Vec<(Address, Outcome)> {
+        let address = |position| {
+            let found = batch.recipients().iter().find(|recipient| recipient.position == position);
+            found.expect("a recipient of the batch").address.clone()
+        };
+        self.settled.into_iter().map(|settled| (address(settled.position), settled.outcome)).collect()
+    }
+}
+
+impl Observer for Collector {
+    fn ready(&mut self, _: &Peer, _: &Capabilities, _: u32) {}
+
+    fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()> {
+        self.at_stake.extend(positions);
+        Ok(())
+    }
+
+    fn settled(&mut self, settled: Vec<Settled>) {
+        for one in &settled {
+            let at_stake = self.at_stake.contains(&one.position);
+            let got_it = matches!(one.outcome, Outcome::Delivered(_)) || one.in_doubt;
+            assert!(at_stake || !got_it, "{one:?} may have the message, and was not marked before");
+        }
+        self.settled.extend(settled);
+    }
+
+    fn note(&mut self, _: &str) {}
+}
