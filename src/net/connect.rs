@@ -27,7 +27,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum NotConnected {
     /// The server has no room for another connection now (a UNIX socket's backlog is full): not a failure.
     Busy(Reason),
-    /// All servers of the destination failed; the last one's reason.
+    /// All servers of the destination failed, none of them for being busy; the last one's reason.
     Failed(Reason),
 }
 
@@ -48,27 +48,36 @@ pub fn open(
     myhostname: &str,
     passed_over: &mut dyn FnMut(&Reason),
 ) -> Result<Connection, NotConnected> {
-    let mut last = None;
-    for server in destination.servers() {
-        let peers = match peers_of(server, transport, myhostname) {
-            Ok(peers) => peers,
-            Err(reason) => {
-                note(&mut last, NotConnected::Failed(reason), passed_over);
-                continue;
-            }
-        };
-        for peer in peers {
-            match connect(&peer, transport).and_then(|socket| {
-                Connection::start(socket, peer, transport, myhostname).map_err(NotConnected::Failed)
-            }) {
-                Ok(connection) => {
-                    if let Some(failure) = &last {
-                        passed_over(failure.reason());
-                    }
-                    return Ok(connection);
+    // A name is looked up only when its turn comes.
+    let candidates =
+        destination.servers().iter().flat_map(|server| match peers_of(server, transport, myhostname) {
+            Ok(peers) => peers.into_iter().map(Ok).collect::<Vec<_>>(),
+            Err(reason) => vec![Err(reason)],
+        });
+    first_ready(candidates, transport, myhostname, passed_over)
+}
+
+/// Connects to one candidate after the other, until one is ready for mail.
+fn first_ready(
+    candidates: impl Iterator<Item = Result<Peer, Reason>>,
+    transport: &Transport,
+    myhostname: &str,
+    passed_over: &mut dyn FnMut(&Reason),
+) -> Result<Connection, NotConnected> {
+    let mut last: Option<NotConnected> = None;
+    for candidate in candidates {
+        let connection = candidate.map_err(NotConnected::Failed).and_then(|peer| {
+            let socket = connect(&peer, transport)?;
+            Connection::start(socket, peer, transport, myhostname).map_err(NotConnected::Failed)
+        });
+        match connection {
+            Ok(connection) => {
+                if let Some(failure) = &last {
+                    passed_over(failure.reason());
                 }
-                Err(failure) => note(&mut last, failure, passed_over),
+                return Ok(connection);
             }
+            Err(failure) => note(&mut last, failure, passed_over),
         }
     }
     let nobody =
@@ -97,10 +106,16 @@ pub fn answers(destination: &Destination, transport: &Transport, myhostname: &st
         .map_err(|failure| failure.reason().clone())
 }
 
-/// The last failure is the batch's outcome; the ones before are only told.
+/// The last failure is the batch's outcome; the others are only told. But a busy server is alive: with one of
+/// them in the list the batch waits, whatever became of the others.
 fn note(last: &mut Option<NotConnected>, failure: NotConnected, passed_over: &mut dyn FnMut(&Reason)) {
-    if let Some(before) = last.replace(failure) {
-        passed_over(before.reason());
+    match (&last, &failure) {
+        (Some(NotConnected::Busy(_)), NotConnected::Failed(reason)) => passed_over(reason),
+        _ => {
+            if let Some(before) = last.replace(failure) {
+                passed_over(before.reason());
+            }
+        }
     }
 }
 
@@ -113,12 +128,7 @@ fn peers_of(server: &Server, transport: &Transport, myhostname: &str) -> Result<
             let found = (host.as_str(), port.get()).to_socket_addrs().map_err(|error| {
                 Reason::local(status, format!("unable to look up host {host}: {}", words(&error)))
             })?;
-            let mut addresses: Vec<SocketAddr> = Vec::new();
-            for address in found.filter(|address| transport.inet_protocols.allows(address.ip())) {
-                if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
-                    addresses.push(address);
-                }
-            }
+            let addresses = usable(found, |address| transport.inet_protocols.allows(address.ip()));
             if addresses.is_empty() {
                 let text = format!(
                     "unable to look up host {host}: no address of a family that inet_protocols allows"
@@ -128,6 +138,20 @@ fn peers_of(server: &Server, transport: &Transport, myhostname: &str) -> Result<
             Ok(addresses.into_iter().map(|address| Peer::Tcp { host: host.clone(), address }).collect())
         }
     }
+}
+
+/// The addresses to try, each once, in the order in which they were found.
+fn usable(
+    found: impl Iterator<Item = SocketAddr>,
+    is_allowed: impl Fn(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found.filter(is_allowed) {
+        if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 fn connect(peer: &Peer, transport: &Transport) -> Result<Socket, NotConnected> {
@@ -185,6 +209,80 @@ fn words(error: &io::Error) -> String {
         _ => {
             let text = error.to_string();
             text.split(" (os error").next().unwrap_or(&text).to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config::{Config, Sources};
+
+    fn transport() -> Transport {
+        let sources = Sources { file: Some("/dev/null".into()), ..Sources::default() };
+        Transport::clone(Config::load(&sources).unwrap().transport(&"lmtp".parse().unwrap()).unwrap())
+    }
+
+    /// Greets one client, and answers LHLO.
+    fn answer_one(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"220 peer.example\r\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        stream.write_all(b"250 peer.example\r\n").unwrap();
+    }
+
+    #[test]
+    fn each_address_of_a_name_is_tried_until_one_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listens = listener.local_addr().unwrap();
+        // On the same port: an address of the other family, and one of the same on which nobody listens.
+        let addresses = [
+            format!("[::1]:{}", listens.port()),
+            format!("127.0.0.2:{}", listens.port()),
+            listens.to_string(),
+        ];
+        let candidates = addresses
+            .iter()
+            .map(|address| Ok(Peer::Tcp { host: "mx.example".into(), address: address.parse().unwrap() }));
+        let server = std::thread::spawn(move || answer_one(listener));
+        let mut passed_over = Vec::new();
+        let connection = first_ready(candidates, &transport(), "client.example", &mut |reason| {
+            passed_over.push(reason.text.clone());
+        });
+        let relay = connection.unwrap().peer().relay();
+        assert_eq!(relay, format!("mx.example[127.0.0.1]:{}", listens.port()));
+        assert!(passed_over[0].starts_with("connect to mx.example[::1]:"), "{passed_over:?}");
+        assert!(passed_over[1].starts_with("connect to mx.example[127.0.0.2]:"), "{passed_over:?}");
+        assert_eq!(passed_over.len(), 2);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn addresses_are_tried_once_each_and_not_without_end() {
+        let found: Vec<SocketAddr> =
+            (0..20).map(|at| format!("192.0.2.{}:24", at / 2).parse().unwrap()).collect();
+        let six: SocketAddr = "[2001:db8::1]:24".parse().unwrap();
+        let usable = usable([six].into_iter().chain(found), SocketAddr::is_ipv4);
+        let expected: Vec<SocketAddr> =
+            (0..8).map(|at| format!("192.0.2.{at}:24").parse().unwrap()).collect();
+        assert_eq!(usable, expected);
+    }
+
+    #[test]
+    fn a_busy_server_in_the_list_makes_the_batch_wait() {
+        let reason = |text: &str| Reason::local(EnhancedStatus::new(4, 4, 1), text);
+        let busy = || NotConnected::Busy(reason("busy"));
+        let failed = || NotConnected::Failed(reason("failed"));
+        for failures in [vec![busy(), failed()], vec![failed(), busy()], vec![failed(), busy(), failed()]] {
+            let (mut last, mut told) = (None, 0);
+            let count = failures.len();
+            failures.into_iter().for_each(|failure| note(&mut last, failure, &mut |_| told += 1));
+            assert!(matches!(last, Some(NotConnected::Busy(_))));
+            assert_eq!(told, count - 1, "the others are told");
         }
     }
 }
