@@ -93,7 +93,7 @@ impl CachedConnection {
     ) -> Delivered {
         let delivery = Delivery { batch, content, transport };
         let mut pending: Vec<&Recipient> = batch.recipients().iter().collect();
-        let (mut may_retry, mut settled_some) = (true, false);
+        let mut may_retry = true;
         // Each turn settles somebody, or is the one retry.
         while !pending.is_empty() {
             let reused = self.take_fitting(batch.destination(), transport);
@@ -101,11 +101,7 @@ impl CachedConnection {
             let connection =
                 match reused.map_or_else(|| self.open(batch.destination(), transport, observer), Ok) {
                     Ok(connection) => connection,
-                    Err(NotConnected::Busy(_)) if !settled_some => return Delivered::Busy,
-                    Err(failure) => {
-                        observer.settled(deferred(&pending, failure.reason()));
-                        return Delivered::Failed(failure.reason().clone());
-                    }
+                    Err(failure) => return without_connection(batch, &pending, failure, observer),
                 };
             let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
             let later = pending.split_off(limit);
@@ -116,11 +112,10 @@ impl CachedConnection {
                     [unsettled, later].concat()
                 }
                 Attempted::Broken(error) => {
-                    observer.settled(deferred(&later, &error.reason()));
+                    observer.settled(deferred(&later, &untried(&error)));
                     return Delivered::Reached;
                 }
             };
-            settled_some = true;
         }
         Delivered::Reached
     }
@@ -252,6 +247,35 @@ enum Attempted<'a> {
     Stale { unsettled: Vec<&'a Recipient> },
     /// The conversation broke; everybody of the transaction is settled.
     Broken(SessionError),
+}
+
+/// No server was ready for `pending`, who are what is left of `batch`.
+fn without_connection(
+    batch: &Batch,
+    pending: &[&Recipient],
+    failure: NotConnected,
+    observer: &mut dyn Observer,
+) -> Delivered {
+    let nobody_is_settled = pending.len() == batch.recipients().len();
+    match failure {
+        NotConnected::Busy(_) if nobody_is_settled => Delivered::Busy,
+        NotConnected::Busy(reason) => {
+            // A batch waits whole or not at all. The destination is alive: it has just taken some of it.
+            observer.settled(deferred(pending, &reason));
+            Delivered::Reached
+        }
+        NotConnected::Failed(reason) => {
+            observer.settled(deferred(pending, &reason));
+            Delivered::Failed(reason)
+        }
+    }
+}
+
+/// The reason for recipients whose turn did not come: for them nothing is in doubt.
+fn untried(error: &SessionError) -> Reason {
+    let reason = error.reason();
+    let text = format!("not tried after a transaction for other recipients failed: {}", reason.text);
+    Reason::local(reason.status, text)
 }
 
 /// The same deferral for all of `recipients`.
