@@ -195,10 +195,9 @@ impl Connection {
             .or_else(|cause| self.after_failed_write(cause, transaction, observer))
             .map_err(|cause| self.broken(Stage::DataXfer, cause, progress))?;
         let now = Instant::now();
-        let recipients = u32::try_from(transaction.at_stake().len()).unwrap_or(u32::MAX).max(1);
-        let shared = transport.timeouts.data_done.get().saturating_mul(recipients).min(SHARED_DEADLINE_MAX);
+        let each = transport.timeouts.data_done.get();
         progress.end_of_data_written = Some(now);
-        progress.shared_deadline = Some(now + shared.max(transport.timeouts.data_done.get()));
+        progress.shared_deadline = Some(now + shared_limit(each, transaction.at_stake().len()));
         Ok(())
     }
 
@@ -298,6 +297,12 @@ impl Progress {
     }
 }
 
+/// How long the replies to the end of data may take together, where one may take `each`.
+fn shared_limit(each: Duration, recipients: usize) -> Duration {
+    let recipients = u32::try_from(recipients).unwrap_or(u32::MAX).max(1);
+    each.saturating_mul(recipients).min(SHARED_DEADLINE_MAX).max(each)
+}
+
 /// Says QUIT, if that takes no time.
 fn say_quit(link: &mut Link) -> Written {
     let mut command = Vec::new();
@@ -322,5 +327,35 @@ impl From<io::Error> for WriteError {
 impl From<Cause> for WriteError {
     fn from(cause: Cause) -> Self {
         Self(cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_to_the_end_of_data_share_their_time_up_to_an_hour() {
+        for (each, recipients, limit) in [
+            (600, 1, 600),
+            (600, 0, 600),
+            (600, 5, 3000),
+            (600, 50, 3600),
+            (7200, 50, 7200),
+            (600, usize::MAX, 3600),
+        ] {
+            assert_eq!(
+                shared_limit(Duration::from_secs(each), recipients).as_secs(),
+                limit,
+                "{each} {recipients}"
+            );
+        }
+    }
+
+    #[test]
+    fn content_has_time_for_its_size() {
+        assert_eq!(slowest(5000, 500).as_secs(), 10);
+        assert!(slowest(u64::MAX, 1).as_secs() > 100 * 365 * 86_400, "and the clock can still add it");
+        assert!(slowest(1, 0).as_secs() > 100 * 365 * 86_400);
     }
 }
