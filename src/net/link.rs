@@ -14,6 +14,9 @@ use super::peer::Peer;
 use crate::smtp::{BadReply, Cause, Reply, parse_reply};
 
 const READ_SIZE: usize = 4096;
+/// Octets written at once. The kernel cuts a write to a UNIX socket into packets, and each of them may wait as long as
+/// the send timeout says: so one write must not be many packets.
+const WRITE_SIZE_MAX: usize = 128 * 1024;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -161,7 +164,7 @@ impl Link {
     fn write(&mut self, mut bytes: &[u8], progress: Duration, deadline: Instant) -> Written {
         while !bytes.is_empty() {
             self.limit_writing(deadline.saturating_duration_since(Instant::now()).min(progress))?;
-            match self.socket.write(bytes) {
+            match self.socket.write(&bytes[..bytes.len().min(WRITE_SIZE_MAX)]) {
                 Ok(0) => return Err(Cause::LostConnection),
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
