@@ -48,7 +48,9 @@ struct Played {
     wire: String,
     outcomes: Vec<String>,
     reusable: bool,
+    closes_abruptly: bool,
     left_over: usize,
+    learnt_limit: Option<usize>,
 }
 
 /// Plays a transaction against a server that says `replies`, one after the other.
@@ -104,6 +106,8 @@ fn play_in(
         wire: wire.join(" "),
         outcomes: transaction.take_settled().into_iter().map(word).collect(),
         reusable: transaction.is_reusable(),
+        closes_abruptly: transaction.must_close_abruptly(),
+        learnt_limit: transaction.recipients_before_too_many(),
         left_over: transaction.left_over().len(),
     }
 }
@@ -185,7 +189,7 @@ fn a_354_with_nobody_accepted_closes_without_a_dot() {
         play(manner(Protocol::Lmtp), &offered(true, false), &["a@x"], &["250 ok", "550 5.1.1 no", "354 go"]);
     assert_eq!(played.wire, "MAIL RCPT DATA");
     assert_eq!(played.outcomes, ["0 bounced 5.1.1"]);
-    assert!(!played.reusable);
+    assert!(!played.reusable && played.closes_abruptly);
 }
 
 #[test]
@@ -205,7 +209,7 @@ fn a_421_ends_the_session_and_replies_already_given_stand() {
     ] {
         let played = play(lmtp, &offered(true, true), &three, replies);
         assert_eq!(played.outcomes, outcomes, "{replies:?}");
-        assert!(!played.reusable);
+        assert!(!played.reusable && played.closes_abruptly);
     }
 }
 
@@ -222,12 +226,35 @@ fn too_many_recipients_go_into_the_next_transaction_if_this_one_settles_somebody
     let accepted = ["250 ok", "250 ok", "452 4.5.3 enough", "250 ok"];
     let played = play(lmtp, &offered(true, true), &["a@x", "b@x"], &accepted);
     assert_eq!((played.outcomes, played.left_over), (vec!["0 sent 2.0.0".to_owned()], 1));
+    assert_eq!(played.learnt_limit, Some(1));
     let nobody = ["250 ok", "452 4.5.3 enough", "552 enough", "503 no"];
     let played = play(lmtp, &offered(true, true), &["a@x", "b@x"], &nobody);
     assert_eq!(
         (played.outcomes, played.left_over),
         (vec!["0 deferred 4.5.3".to_owned(), "1 bounced 5.0.0".to_owned()], 0)
     );
+    assert_eq!(played.learnt_limit, None);
+}
+
+#[test]
+fn a_limit_is_learnt_only_where_nobody_fits_behind_it() {
+    for (rcpt, limit) in [
+        (["250 ok", "250 ok", "452 4.5.3 enough", "452 4.5.3 enough"], Some(2)),
+        (["250 ok", "452 4.5.3 enough", "550 5.1.1 no", "452 4.5.3 enough"], Some(1)),
+        (["250 ok", "452 4.5.3 enough", "250 ok", "250 ok"], None),
+        (["250 ok", "452 4.5.3 enough", "250 ok", "452 4.5.3 enough"], Some(3)),
+        (["452 4.5.3 enough", "250 ok", "250 ok", "250 ok"], None),
+        (["550 5.1.1 no", "250 ok", "250 ok", "250 ok"], None),
+    ] {
+        let finals = rcpt.iter().filter(|reply| reply.starts_with("250")).map(|_| "250 stored");
+        let replies: Vec<_> = ["250 ok"].into_iter().chain(rcpt).chain(finals).collect();
+        let four = ["a@x", "b@x", "c@x", "d@x"];
+        assert_eq!(
+            play(manner(Protocol::Lmtp), &offered(true, true), &four, &replies).learnt_limit,
+            limit,
+            "{rcpt:?}"
+        );
+    }
 }
 
 #[test]
