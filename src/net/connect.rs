@@ -227,7 +227,7 @@ mod tests {
     }
 
     /// Greets one client, and answers LHLO.
-    fn answer_one(listener: TcpListener) {
+    fn answer_one(listener: &TcpListener) {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(b"220 peer.example\r\n").unwrap();
         let mut line = String::new();
@@ -248,7 +248,7 @@ mod tests {
         let candidates = addresses
             .iter()
             .map(|address| Ok(Peer::Tcp { host: "mx.example".into(), address: address.parse().unwrap() }));
-        let server = std::thread::spawn(move || answer_one(listener));
+        let server = std::thread::spawn(move || answer_one(&listener));
         let mut passed_over = Vec::new();
         let connection = first_ready(candidates, &transport(), "client.example", &mut |reason| {
             passed_over.push(reason.text.clone());

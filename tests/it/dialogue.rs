@@ -63,7 +63,7 @@ use lastmile::smtp::Stage;
 
 use crate::support::{ScriptedPeer, Step};
 
-mod client;
+pub mod client;
 mod parse;
 mod tests;
 

@@ -10,6 +10,7 @@ mod common;
 
 mod agent;
 mod config;
+mod connection;
 mod dialogue;
 mod holding;
 mod manual;

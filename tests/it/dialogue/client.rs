@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lastmile::config::{Config, Sources, Timeout, Timeouts, Transport};
 use lastmile::mail::{Address, Batch, Destination, Outcome, Protocol};
@@ -17,13 +18,13 @@ use lastmile::smtp::{Capabilities, Settled, Stage};
 use super::{Client, Delivery, Setup};
 
 /// Our own name in LHLO.
-const MYHOSTNAME: &str = "client.example";
+pub const MYHOSTNAME: &str = "client.example";
 
 /// A worker's connection, without the worker.
 pub struct Shipped {
-    cached: CachedConnection,
-    transport: Arc<Transport>,
-    destination: Destination,
+    pub cached: CachedConnection,
+    pub transport: Arc<Transport>,
+    pub destination: Destination,
 }
 
 impl Shipped {
@@ -33,19 +34,25 @@ impl Shipped {
             Protocol::Lmtp => "lmtp",
             Protocol::Smtp => "smtp",
         };
-        let overrides = setup.options.iter().map(|(key, value)| format!("transport.{name}.{key}={value}"));
+        Self::to(&format!("{name}:{}", setup.server), &setup.options, &setup.timeouts)
+    }
+
+    /// Sets it up for `nexthop`, which names its transport.
+    pub fn to(nexthop: &str, options: &[(String, String)], timeouts: &[(Stage, Duration)]) -> Self {
+        let (name, _) = nexthop.split_once(':').expect("a transport");
+        let overrides = options.iter().map(|(key, value)| format!("transport.{name}.{key}={value}"));
         let sources = Sources {
             file: Some("/dev/null".into()),
             environment: Vec::new(),
             overrides: overrides.collect(),
         };
-        let config = Config::load(&sources).expect("a file's options are valid");
-        let destination = config.destination(&format!("{name}:{}", setup.server)).expect("a nexthop");
+        let config = Config::load(&sources).expect("the options are valid");
+        let destination = config.destination(nexthop).expect("a nexthop");
         let mut transport = Transport::clone(config.transport(destination.transport()).expect("is built in"));
         for stage in Stage::ALL {
             set_timeout(&mut transport.timeouts, stage, Setup::DEFAULT_TIMEOUT);
         }
-        for (stage, limit) in &setup.timeouts {
+        for (stage, limit) in timeouts {
             set_timeout(&mut transport.timeouts, *stage, *limit);
         }
         let cached = CachedConnection::new(MYHOSTNAME.to_owned(), Arc::new(Stepwise::default()));
@@ -54,8 +61,7 @@ impl Shipped {
 }
 
 /// The greeting and AUTH have no limits of their own.
-fn set_timeout(timeouts: &mut Timeouts, stage: Stage, limit: std::time::Duration) {
-    let limit = Timeout::new(limit).expect("a limit is not zero");
+fn set_timeout(timeouts: &mut Timeouts, stage: Stage, limit: Duration) {
     let place = match stage {
         Stage::Connect => &mut timeouts.connect,
         Stage::Greeting | Stage::Lhlo | Stage::Auth => &mut timeouts.lhlo,
@@ -68,7 +74,7 @@ fn set_timeout(timeouts: &mut Timeouts, stage: Stage, limit: std::time::Duration
         Stage::DataDone => &mut timeouts.data_done,
         Stage::Quit => &mut timeouts.quit,
     };
-    *place = limit;
+    *place = Timeout::new(limit).expect("a limit is not zero");
 }
 
 impl Client for Shipped {
@@ -91,16 +97,18 @@ impl Client for Shipped {
     }
 }
 
-fn file_of(content: &[u8]) -> io::Result<File> {
+/// A file that holds `content`.
+pub fn file_of(content: &[u8]) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
     file.write_all(content)?;
     Ok(file)
 }
 
 /// Hears what becomes of a batch.
-#[derive(Default)]
-struct Collector {
-    settled: Vec<Settled>,
+#[derive(Debug, Default)]
+pub struct Collector {
+    pub settled: Vec<Settled>,
+    pub notes: Vec<String>,
     at_stake: BTreeSet<u32>,
 }
 
@@ -131,5 +139,7 @@ impl Observer for Collector {
         self.settled.extend(settled);
     }
 
-    fn note(&mut self, _: &str) {}
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_owned());
+    }
 }
