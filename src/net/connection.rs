@@ -108,7 +108,7 @@ impl Connection {
         self.uses
     }
 
-    /// When the last transaction ended.
+    /// When the server was last heard of.
     pub fn rested_since(&self) -> Instant {
         self.rested_since
     }
@@ -167,7 +167,10 @@ impl Connection {
             }
         }
         observer.settled(transaction.take_settled());
-        self.rested_since = Instant::now();
+        // A transaction in which nothing had to be said tells nothing of the server.
+        if transaction.replies_read() > 0 {
+            self.rested_since = Instant::now();
+        }
         Ok(())
     }
 
