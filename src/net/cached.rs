@@ -93,22 +93,23 @@ impl CachedConnection {
     ) -> Delivered {
         let delivery = Delivery { batch, content, transport };
         let mut pending: Vec<&Recipient> = batch.recipients().iter().collect();
-        let mut may_retry = true;
-        // Each turn settles somebody, or is the one retry.
+        let (mut may_retry, mut first_server) = (true, 0);
+        // Each turn settles somebody, is the one retry, or gets on in the list of servers.
         while !pending.is_empty() {
             let reused = self.take_fitting(batch.destination(), transport);
             let retry = may_retry && reused.is_some();
-            let connection =
-                match reused.map_or_else(|| self.open(batch.destination(), transport, observer), Ok) {
-                    Ok(connection) => connection,
-                    Err(failure) => return without_connection(batch, &pending, failure, observer),
-                };
+            let connection = match reused
+                .map_or_else(|| self.open(batch.destination(), first_server, transport, observer), Ok)
+            {
+                Ok(connection) => connection,
+                Err(failure) => return without_connection(batch, &pending, failure, observer),
+            };
             let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
             let later = pending.split_off(limit);
             pending = match self.attempt(connection, &delivery, &pending, retry, observer, work_is_waiting) {
                 Attempted::Done { left_over } => [left_over, later].concat(),
-                Attempted::Stale { unsettled } => {
-                    may_retry = false;
+                Attempted::Unsent { unsettled, try_from } => {
+                    (may_retry, first_server) = (false, try_from);
                     [unsettled, later].concat()
                 }
                 Attempted::Broken(error) => {
@@ -133,13 +134,15 @@ impl CachedConnection {
     fn open(
         &self,
         destination: &Destination,
+        first_server: usize,
         transport: &Transport,
         observer: &mut dyn Observer,
     ) -> Result<Connection, NotConnected> {
-        connect::open(destination, transport, &self.myhostname, &mut |reason| observer.note(&reason.text))
+        let mut passed_over = |reason: &Reason| observer.note(&reason.text);
+        connect::open(destination, first_server, transport, &self.myhostname, &mut passed_over)
     }
 
-    /// One transaction on `connection`. With `retry`, a failure that cannot have delivered settles nobody.
+    /// One transaction on `connection`. With `retry`, a failure that cannot have delivered may be tried again.
     fn attempt<'a>(
         &mut self,
         mut connection: Connection,
@@ -169,10 +172,14 @@ impl CachedConnection {
             }
             Err(error) => {
                 self.remember_protocol_error(batch.destination(), manner, &error, observer);
-                if retry && !error.may_have_delivered() && !error.is_local() {
+                let next = next_server(&connection, batch.destination(), retry, &error);
+                if let Some(try_from) = next {
+                    if !retry {
+                        observer.note(&format!("{error}; the next server of the list is tried"));
+                    }
                     // Replies that had come before it broke stand.
                     observer.settled(transaction.take_settled());
-                    return Attempted::Stale { unsettled: transaction.unsettled() };
+                    return Attempted::Unsent { unsettled: transaction.unsettled(), try_from };
                 }
                 transaction.fail(&error);
                 observer.settled(transaction.take_settled());
@@ -243,10 +250,29 @@ struct Delivery<'a> {
 enum Attempted<'a> {
     /// All replies were read; the server wants these in a transaction of their own.
     Done { left_over: Vec<&'a Recipient> },
-    /// The cached connection was of no more use, and the server cannot have the message for these.
-    Stale { unsettled: Vec<&'a Recipient> },
+    /// The server cannot have the message for these, and they can be tried again, from this server of the list on.
+    Unsent { unsettled: Vec<&'a Recipient>, try_from: usize },
     /// The conversation broke; everybody of the transaction is settled.
     Broken(SessionError),
+}
+
+/// Where to try again at once after `error`: anywhere if the connection had been used before (`retry`), and further on
+/// in the list if the server cannot speak the protocol. Never where the message may be delivered twice.
+fn next_server(
+    connection: &Connection,
+    destination: &Destination,
+    retry: bool,
+    error: &SessionError,
+) -> Option<usize> {
+    let next = connection.server() + 1;
+    let is_broken = error.is_protocol_error() && next < destination.servers().len();
+    if error.may_have_delivered() || error.is_local() {
+        None
+    } else if retry {
+        Some(0)
+    } else {
+        is_broken.then_some(next)
+    }
 }
 
 /// No server was ready for `pending`, who are what is left of `batch`.

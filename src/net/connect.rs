@@ -40,35 +40,38 @@ impl NotConnected {
     }
 }
 
-/// Opens a connection to the first server of `destination` that is ready for mail. What failed before it is told
-/// to `passed_over`.
+/// Opens a connection to the first server of `destination`, from the one at `first` on, that is ready for mail. What
+/// failed before it is told to `passed_over`.
 pub fn open(
     destination: &Destination,
+    first: usize,
     transport: &Transport,
     myhostname: &str,
     passed_over: &mut dyn FnMut(&Reason),
 ) -> Result<Connection, NotConnected> {
     // A name is looked up only when its turn comes.
-    let candidates =
-        destination.servers().iter().flat_map(|server| match peers_of(server, transport, myhostname) {
+    let candidates = destination.servers().iter().enumerate().skip(first).flat_map(|(at, server)| {
+        let peers = match peers_of(server, transport, myhostname) {
             Ok(peers) => peers.into_iter().map(Ok).collect::<Vec<_>>(),
             Err(reason) => vec![Err(reason)],
-        });
+        };
+        peers.into_iter().map(move |peer| (at, peer))
+    });
     first_ready(candidates, transport, myhostname, passed_over)
 }
 
 /// Connects to one candidate after the other, until one is ready for mail.
 fn first_ready(
-    candidates: impl Iterator<Item = Result<Peer, Reason>>,
+    candidates: impl Iterator<Item = (usize, Result<Peer, Reason>)>,
     transport: &Transport,
     myhostname: &str,
     passed_over: &mut dyn FnMut(&Reason),
 ) -> Result<Connection, NotConnected> {
     let mut last: Option<NotConnected> = None;
-    for candidate in candidates {
+    for (server, candidate) in candidates {
         let connection = candidate.map_err(NotConnected::Failed).and_then(|peer| {
             let socket = connect(&peer, transport)?;
-            Connection::start(socket, peer, transport, myhostname).map_err(NotConnected::Failed)
+            Connection::start(socket, peer, server, transport, myhostname).map_err(NotConnected::Failed)
         });
         match connection {
             Ok(connection) => {
@@ -88,15 +91,7 @@ fn first_ready(
 /// Whether anything is ready for mail where `destination` leads: says LHLO or EHLO and QUIT. Returns which server is.
 /// Somebody may be waiting for the answer, so each stage has at most [`PROBE_TIMEOUT`].
 pub fn answers(destination: &Destination, transport: &Transport, myhostname: &str) -> Result<String, Reason> {
-    let mut transport = transport.clone();
-    if let Some(limit) = Timeout::new(PROBE_TIMEOUT) {
-        let timeouts = &mut transport.timeouts;
-        for stage in [&mut timeouts.connect, &mut timeouts.lhlo, &mut timeouts.quit] {
-            *stage = limit.min(*stage);
-        }
-    }
-    let transport = &transport;
-    let connection = open(destination, transport, myhostname, &mut |_| {});
+    let connection = open(destination, 0, transport, myhostname, &mut |_| {});
     connection
         .map(|mut connection| {
             let relay = connection.peer().relay();
@@ -245,9 +240,9 @@ mod tests {
             format!("127.0.0.2:{}", listens.port()),
             listens.to_string(),
         ];
-        let candidates = addresses
-            .iter()
-            .map(|address| Ok(Peer::Tcp { host: "mx.example".into(), address: address.parse().unwrap() }));
+        let candidates = addresses.iter().map(|address| {
+            (0, Ok(Peer::Tcp { host: "mx.example".into(), address: address.parse().unwrap() }))
+        });
         let server = std::thread::spawn(move || answer_one(&listener));
         let mut passed_over = Vec::new();
         let connection = first_ready(candidates, &transport(), "client.example", &mut |reason| {

@@ -29,6 +29,8 @@ const QUIT_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Connection {
     link: Link,
+    /// Which of the destination's servers this is.
+    server: usize,
     protocol: Protocol,
     name: String,
     offered: Capabilities,
@@ -46,10 +48,12 @@ struct Progress {
 }
 
 impl Connection {
-    /// Takes a connected socket through greeting and LHLO or EHLO. An error is the destination's fault.
+    /// Takes a connected socket through greeting and LHLO or EHLO. An error is the destination's fault; `server` is
+    /// its place among the destination's.
     pub fn start(
         socket: Socket,
         peer: Peer,
+        server: usize,
         transport: &Transport,
         myhostname: &str,
     ) -> Result<Self, Reason> {
@@ -85,12 +89,17 @@ impl Connection {
                 }
             }
         };
-        Ok(Self { link, protocol, name, offered, uses: 0, rested_since: Instant::now() })
+        Ok(Self { link, server, protocol, name, offered, uses: 0, rested_since: Instant::now() })
     }
 
     /// The other end.
     pub fn peer(&self) -> &Peer {
         self.link.peer()
+    }
+
+    /// Its place among the destination's servers.
+    pub fn server(&self) -> usize {
+        self.server
     }
 
     /// The other end, as reasons name it.
