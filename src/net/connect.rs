@@ -91,6 +91,14 @@ fn first_ready(
 /// Whether anything is ready for mail where `destination` leads: says LHLO or EHLO and QUIT. Returns which server is.
 /// Somebody may be waiting for the answer, so each stage has at most [`PROBE_TIMEOUT`].
 pub fn answers(destination: &Destination, transport: &Transport, myhostname: &str) -> Result<String, Reason> {
+    let mut transport = transport.clone();
+    if let Some(limit) = Timeout::new(PROBE_TIMEOUT) {
+        let timeouts = &mut transport.timeouts;
+        for stage in [&mut timeouts.connect, &mut timeouts.lhlo, &mut timeouts.quit] {
+            *stage = limit.min(*stage);
+        }
+    }
+    let transport = &transport;
     let connection = open(destination, 0, transport, myhostname, &mut |_| {});
     connection
         .map(|mut connection| {
