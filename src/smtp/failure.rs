@@ -144,8 +144,9 @@ pub fn refused(peer: &str, stage: Stage, reply: &Reply, over_quota: OverQuota) -
     Outcome::Deferred(reason)
 }
 
-/// The outcome of recipients left without a reply of their own by a 421, which ends the session.
-pub fn closed_by_server(peer: &str, stage: Stage, reply: &Reply) -> Outcome {
+/// The outcome of recipients to whom `reply` does not speak, as a 421, which ends the session: transient whatever its
+/// class.
+pub fn not_about_mail(peer: &str, stage: Stage, reply: &Reply) -> Outcome {
     let mut reason = said(peer, stage, reply);
     reason.status = transient(reason.status);
     Outcome::Deferred(reason)

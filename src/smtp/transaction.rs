@@ -396,11 +396,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
                 self.too_many_from.get_or_insert(at);
                 self.slots[at].fate = Fate::TooMany(reply.clone());
             }
-            _ => self.settle(
-                at,
-                failure::refused(self.peer, Stage::Rcpt, reply, self.manner.over_quota),
-                false,
-            ),
+            _ => self.settle(at, self.refused(Stage::Rcpt, reply), false),
         }
         if !self.slots.iter().any(|slot| slot.fate == Fate::Open) {
             self.settle_too_many();
@@ -416,7 +412,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
         }
         for at in 0..self.slots.len() {
             if let Fate::TooMany(reply) = &self.slots[at].fate {
-                let outcome = failure::refused(self.peer, Stage::Rcpt, reply, self.manner.over_quota);
+                let outcome = self.refused(Stage::Rcpt, reply);
                 self.settle(at, outcome, false);
             }
         }
@@ -438,7 +434,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
         let outcome = match reply.class() {
             Class::Success => failure::accepted(reply),
             Class::Continue => return self.wrong_class(Due::Final(at), reply),
-            _ => failure::refused(self.peer, Stage::DataDone, reply, self.manner.over_quota),
+            _ => self.refused(Stage::DataDone, reply),
         };
         self.settle(at, outcome, false);
         Ok(())
@@ -449,9 +445,9 @@ impl<'s, 'a> Transaction<'s, 'a> {
         // If the very first thing read is a 421, the server has not looked at the message.
         let may_have_delivered = self.content_sent && self.replies_read > 1;
         if let Due::Final(at) = due {
-            self.settle(at, failure::closed_by_server(self.peer, Stage::DataDone, reply), false);
+            self.settle(at, failure::not_about_mail(self.peer, Stage::DataDone, reply), false);
         }
-        let outcome = failure::closed_by_server(self.peer, due.stage(), reply);
+        let outcome = failure::not_about_mail(self.peer, due.stage(), reply);
         let in_doubt = may_have_delivered && due != Due::FinalAll;
         self.settle_rest(&outcome, in_doubt);
         self.close_abruptly = true;
@@ -472,9 +468,18 @@ impl<'s, 'a> Transaction<'s, 'a> {
         self.reusable = false;
     }
 
+    /// What a refusal means. After a refused RSET, 503 (bad sequence of commands) speaks of the transaction before,
+    /// not of this message.
+    fn refused(&self, stage: Stage, reply: &Reply) -> Outcome {
+        if !self.reusable && reply.code() == 503 {
+            return failure::not_about_mail(self.peer, stage, reply);
+        }
+        failure::refused(self.peer, stage, reply, self.manner.over_quota)
+    }
+
     /// A refused MAIL or DATA is the outcome of everybody who has none.
     fn refuse_all(&mut self, stage: Stage, reply: &Reply) {
-        let outcome = failure::refused(self.peer, stage, reply, self.manner.over_quota);
+        let outcome = self.refused(stage, reply);
         for at in 0..self.slots.len() {
             self.settle(at, outcome.clone(), false);
         }

@@ -221,6 +221,14 @@ fn a_refused_rset_leaves_the_outcomes_alone_but_ends_reuse() {
 }
 
 #[test]
+fn a_bad_sequence_after_a_refused_rset_bounces_nobody() {
+    let manner = Manner { reset: true, ..manner(Protocol::Lmtp) };
+    let replies = ["451 later", "503 5.5.1 nested MAIL", "250 ok", "503 5.5.1 no"];
+    let played = play(manner, &offered(true, true), &["a@x"], &replies);
+    assert_eq!((played.outcomes, played.reusable), (vec!["0 deferred 4.5.1".to_owned()], false));
+}
+
+#[test]
 fn too_many_recipients_go_into_the_next_transaction_if_this_one_settles_somebody() {
     let lmtp = manner(Protocol::Lmtp);
     let accepted = ["250 ok", "250 ok", "452 4.5.3 enough", "250 ok"];
