@@ -107,6 +107,7 @@ impl Worker {
                 return self.recorded(order, transport, file, recorder.into_recorded(), Health::Untouched);
             }
         };
+        self.cached.set_myhostname(&order.config.myhostname);
         let (offset, length) = file.content_range();
         let content = Content { prefix: &prefix, file: file.file(), offset, length };
         let mailbox = &self.mailbox;

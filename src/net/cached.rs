@@ -64,6 +64,13 @@ impl CachedConnection {
         Self { myhostname, stepwise, cached: None }
     }
 
+    /// Takes another name for LHLO or EHLO, for connections from now on.
+    pub fn set_myhostname(&mut self, myhostname: &str) {
+        if self.myhostname != myhostname {
+            self.myhostname = myhostname.to_owned();
+        }
+    }
+
     /// Where the cached connection leads.
     pub fn destination(&self) -> Option<&Destination> {
         self.cached.as_ref().map(|cached| &cached.destination)

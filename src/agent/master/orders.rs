@@ -1,0 +1,181 @@
+//! What comes in from the FIFO and from the other threads, and what the scheduler makes of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Master;
+use crate::agent::intake::Name;
+use crate::agent::message::Order;
+use crate::agent::pickup::{Chunk, Errand, Found};
+use crate::agent::report::Report;
+use crate::mail::{Batch, QueueId, Recipient};
+use crate::queue::job::{IncomingName, JobLine, Submission};
+use crate::queue::scheduler::{self, Event, WorkerId};
+use crate::spool::{Draft, Place};
+
+impl Master {
+    pub(super) fn read_jobs(&mut self) {
+        let Some(fifo) = self.spool.jobs() else { return };
+        let lines = self.jobs.read(fifo);
+        for line in lines {
+            match line {
+                JobLine::QueueFile(id) => self.intake.add(Name { id, place: Place::Active, is_new: true }),
+                JobLine::Incoming(name) => self.take(name, None),
+                JobLine::Submission(submission) => {
+                    let (name, draft) = draft(submission);
+                    self.take(name, Some(Box::new(draft)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self, name: IncomingName, draft: Option<Box<Draft>>) {
+        self.taking += 1;
+        self.send(Errand::Take { name, draft });
+    }
+
+    pub(super) fn send(&self, errand: Errand) {
+        // If the pickup thread is gone, its last report is about to end us.
+        let _ = self.errands.send(errand);
+    }
+
+    pub(super) fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.scheduler.step(self.now(), event) {
+                events.extend(self.carry_out(action));
+            }
+        }
+    }
+
+    /// Does what the scheduler wants; a batch that was got back is what it must hear of next.
+    pub(super) fn carry_out(&mut self, action: scheduler::Action) -> Option<Event> {
+        match action {
+            scheduler::Action::Assign { worker, batch } => {
+                if let Some(order) = self.order(batch) {
+                    self.crew.hand_over(worker, order);
+                }
+            }
+            scheduler::Action::TakeBack { worker } => {
+                let order = self.crew.take_back(worker)?;
+                return Some(Event::TakenBack { worker, batch: order.batch });
+            }
+            scheduler::Action::Suspend { batch, reason } => {
+                if let Some(order) = self.order(batch) {
+                    self.send(Errand::Suspend(Box::new(order), reason));
+                }
+            }
+            scheduler::Action::LoadMore { id } => self.load_next_window(id),
+        }
+        None
+    }
+
+    pub(super) fn order(&self, batch: Batch) -> Option<Order> {
+        let in_memory = self.table.get(&batch.envelope().id).and_then(|entry| entry.loaded.as_ref());
+        if in_memory.is_none() {
+            let id = batch.envelope().id;
+            log::error!("{id}: there is a batch of a message that is not in memory; it is left on disk");
+        }
+        in_memory.map(|in_memory| Order {
+            batch,
+            message: Arc::clone(&in_memory.message),
+            config: Arc::clone(&self.config),
+            counters: Arc::clone(&self.counters),
+        })
+    }
+
+    pub(super) fn take_reports(&mut self) {
+        while let Ok(report) = self.reports.try_recv() {
+            self.take_report(report);
+        }
+    }
+
+    pub(super) fn take_report(&mut self, report: Report) {
+        match report {
+            Report::Ended { worker, id, end, finished, queued } => {
+                self.crew.has_ended(worker);
+                self.add_queued(queued);
+                if let Some(finished) = finished {
+                    self.add_queued(finished.queued);
+                    self.conclude(finished.id);
+                }
+                self.step_unless_stopping(Event::Ended { worker, end });
+                self.conclude_if_idle(id);
+            }
+            Report::Lost { worker, order } => self.replace(worker, order),
+            Report::Loaded(loaded) => self.loaded(*loaded),
+            Report::Dismissed { id, queued } => {
+                self.add_queued(queued);
+                self.dismissed(id);
+            }
+            Report::Queued(ids) => self.add_queued(ids),
+            Report::Listed(Chunk { place, ids, is_last }) => {
+                ids.into_iter().for_each(|id| self.intake.add(Name { id, place, is_new: false }));
+                self.intake.has_come(place, is_last);
+            }
+            Report::PickedUp(Found { ids, is_last }) => {
+                self.add_queued(ids);
+                match is_last {
+                    Some(is_last) => self.intake.has_come(Place::Incoming, is_last),
+                    None => self.taking = self.taking.saturating_sub(1),
+                }
+            }
+            Report::Asked(question) => self.answer(question),
+            Report::Stop => self.stop(),
+            Report::Reconfigured(config) => self.reconfigure(config),
+            Report::StatusWanted => log::info!("{}", self.status().summary()),
+            Report::PickupLost => {
+                log::error!(
+                    "the pickup thread has failed, so nothing can be loaded: the agent stops; all mail is kept"
+                );
+                self.stop();
+            }
+        }
+    }
+
+    /// A stopping agent hands nothing out: what the scheduler has is on disk. It still learns what has ended, because
+    /// that may be what an administrator's wish waits for.
+    pub(super) fn step_unless_stopping(&mut self, event: Event) {
+        if self.stop_by.is_none() {
+            self.step(event);
+        } else {
+            self.scheduler.step(self.now(), event);
+        }
+    }
+
+    pub(super) fn add_queued(&mut self, ids: Vec<QueueId>) {
+        let name = |id| Name { id, place: Place::Active, is_new: false };
+        ids.into_iter().for_each(|id| self.intake.add(name(id)));
+    }
+
+    pub(super) fn replace(&mut self, worker: WorkerId, order: Box<Order>) {
+        let id = order.message.envelope.id;
+        log::error!("{id}: a worker has panicked while it had the message; another one takes its place");
+        self.send(Errand::TellOfPanic(format!(
+            "A worker of the agent panicked while it was delivering message {id}. Its recipients are tried again."
+        )));
+        self.crew.has_ended(worker);
+        let unbegun = std::iter::from_fn(|| self.crew.take_back(worker)).map(|order| order.batch).collect();
+        self.step_unless_stopping(Event::WorkerLost { worker, unbegun });
+        self.send(Errand::SettleLost(order));
+        match self.crew.replace(worker) {
+            Ok(()) => self.step_unless_stopping(Event::WorkerReady { worker }),
+            Err(error) => log::error!("no other worker can be started: {error}; the pool is one smaller"),
+        }
+    }
+}
+
+/// The envelope of a bare message, from its job line. Whoever may write the FIFO is trusted; the message's origin is
+/// the owner of its file all the same.
+fn draft(submission: Submission) -> (IncomingName, Draft) {
+    let Submission { file, sender, recipients, nexthop, envid, ret, smtputf8, body: _ } = submission;
+    let recipients = recipients.into_iter().zip(0..).map(|(submitted, position)| Recipient {
+        position,
+        address: submitted.address,
+        notify: submitted.notify.unwrap_or_default(),
+        orcpt: submitted.orcpt,
+        sender: submitted.sender,
+    });
+    let recipients = recipients.collect();
+    (file, Draft { sender, recipients, nexthop, envid, ret, smtputf8, origin: String::new() })
+}

@@ -1,0 +1,171 @@
+//! The table of messages in memory: how they come in, and how they leave.
+//!
+//! - Owns: what is known of each, and which of them the pickup thread is sent to.
+//! - Leaves to others: where names come from (`intake`), reading (`pickup`), the end of an attempt (`finish`).
+//! - Always true: an ID in the table is never loaded again.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use super::Master;
+use crate::agent::control::{Action, Answer};
+use crate::agent::intake::Name;
+use crate::agent::log::QMGR;
+use crate::agent::message::Message;
+use crate::agent::pickup::{Errand, Load};
+use crate::agent::recorder::logged;
+use crate::agent::report::Loaded;
+use crate::mail::QueueId;
+use crate::queue::scheduler::Event;
+use crate::spool::{Cursor, Place};
+
+/// Recipients of a message that are loaded at once.
+const WINDOW: usize = 1000;
+
+/// A message that the master knows of.
+#[derive(Default)]
+pub(super) struct Entry {
+    /// Once its first window has come.
+    pub(super) loaded: Option<InMemory>,
+    /// The pickup thread is about to read or move its file.
+    pub(super) is_busy: bool,
+    /// It does what an administrator has asked for.
+    pub(super) is_acting: bool,
+    /// What is to happen when nothing of it is under way any more.
+    pub(super) then: Then,
+}
+
+/// A message that has come from disk.
+pub(super) struct InMemory {
+    pub(super) message: Arc<Message>,
+    /// Where the next window begins.
+    pub(super) next: Option<Cursor>,
+}
+
+#[derive(Default)]
+pub(super) enum Then {
+    /// What the outcomes say.
+    #[default]
+    Finish,
+    /// Nothing: its file is gone.
+    Forget,
+    /// What an administrator wants.
+    Act(Action, Sender<Answer>),
+}
+
+impl Master {
+    pub(super) fn load_more(&mut self) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        self.look_again_if_there_is_room();
+        // Each window under way may bring as many recipients as it is wide.
+        while !self.intake.is_empty() && self.scheduler.room() > self.loading * self.window() {
+            let Some(Name { id, place, is_new }) = self.intake.next() else { break };
+            if !self.table.contains_key(&id) {
+                let window = self.window();
+                self.begin_errand(id, Errand::Load(Load { id, from: place, next: None, window, is_new }));
+            }
+        }
+        for errand in self.intake.errands(Instant::now()) {
+            self.send(errand);
+        }
+    }
+
+    /// What was passed over is on disk only; once a part of memory is free, it gets another chance.
+    pub(super) fn look_again_if_there_is_room(&mut self) {
+        let in_memory = self.scheduler.recipients();
+        if self.passed_over.is_some_and(|then| in_memory <= then - then / 8) {
+            self.passed_over = None;
+            self.intake.want(Place::Active, false);
+        }
+    }
+
+    pub(super) fn window(&self) -> usize {
+        WINDOW.min(self.config.active_limit / 4).max(1)
+    }
+
+    /// Sends the pickup thread to a message; its report will say when it is done.
+    pub(super) fn begin_errand(&mut self, id: QueueId, errand: Errand) {
+        let entry = self.table.entry(id).or_default();
+        entry.is_busy = true;
+        entry.is_acting = matches!(errand, Errand::Act(..));
+        self.loading += 1;
+        self.send(errand);
+    }
+
+    pub(super) fn end_errand(&mut self, id: QueueId) {
+        if self.table.get_mut(&id).is_some_and(|entry| std::mem::take(&mut entry.is_busy)) {
+            self.loading -= 1;
+        }
+    }
+
+    pub(super) fn load_next_window(&mut self, id: QueueId) {
+        let Some(in_memory) = self.table.get_mut(&id).and_then(|entry| entry.loaded.as_mut()) else { return };
+        if let Some(cursor) = in_memory.next.take() {
+            let next = Some((Arc::clone(&in_memory.message), cursor));
+            let window = self.window();
+            let load = Load { id, from: Place::Active, next, window, is_new: false };
+            self.begin_errand(id, Errand::Load(load));
+        }
+    }
+
+    pub(super) fn loaded(&mut self, loaded: Loaded) {
+        let Loaded { message, recipients, rest, next, is_first, count } = loaded;
+        let envelope = Arc::clone(&message.envelope);
+        let id = envelope.id;
+        self.end_errand(id);
+        let Some(entry) = self.table.get_mut(&id) else { return };
+        if !matches!(entry.then, Then::Finish) {
+            return self.conclude_if_idle(id);
+        }
+        if is_first && !self.scheduler.admits(&recipients) {
+            self.passed_over = Some(self.scheduler.recipients());
+            self.table.remove(&id);
+            return;
+        }
+        if is_first {
+            let (sender, size) = (logged(&envelope.sender), envelope.size);
+            log::info!(target: QMGR, "{id}: {sender}, size={size}, nrcpt={count} (queue active)");
+        }
+        entry.loaded = Some(InMemory { message, next });
+        if recipients.is_empty() {
+            // Of this window only a bounce is owed; that is no news for the scheduler.
+            return self.load_next_window(id);
+        }
+        self.step_unless_stopping(Event::Loaded { envelope, recipients, rest });
+    }
+
+    /// A message is done with, or could not be loaded.
+    pub(super) fn dismissed(&mut self, id: QueueId) {
+        let was_window = self.table.get(&id).is_some_and(|entry| entry.is_busy && entry.loaded.is_some());
+        self.end_errand(id);
+        if !was_window {
+            return self.conclude(id);
+        }
+        // Its file is gone while batches of it may be under way.
+        self.step_unless_stopping(Event::Withdrawn { id });
+        if let Some(entry @ Entry { then: Then::Finish, .. }) = self.table.get_mut(&id) {
+            entry.then = Then::Forget;
+        }
+        self.conclude_if_idle(id);
+    }
+
+    /// Nothing of the message is under way: it leaves memory, and what an administrator asked for can be done.
+    pub(super) fn conclude(&mut self, id: QueueId) {
+        if let Some(Entry { then: Then::Act(action, answer), .. }) = self.table.remove(&id) {
+            self.begin_errand(id, Errand::Act(id, action, answer));
+        }
+    }
+
+    /// Ends a message that is not to be finished, once no batch of it is under way.
+    pub(super) fn conclude_if_idle(&mut self, id: QueueId) {
+        let may_end =
+            self.table.get(&id).is_some_and(|entry| !entry.is_busy && !matches!(entry.then, Then::Finish));
+        if may_end && self.scheduler.in_flight(id) == 0 {
+            self.conclude(id);
+        }
+    }
+}

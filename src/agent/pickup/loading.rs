@@ -1,0 +1,132 @@
+//! Messages on their way into memory, and why one is not.
+
+use std::sync::Arc;
+
+use super::listing::log_picked_up;
+use super::{Load, PickupThread, is_trusted};
+use crate::agent::finish;
+use crate::agent::log::PICKUP;
+use crate::agent::message::Message;
+use crate::agent::recorder::logged;
+use crate::agent::report::{Loaded, Report};
+use crate::mail::{Address, Destination, Envelope, Protocol, QueueId};
+use crate::spool::{Cursor, LoadError, Place, State};
+
+impl PickupThread {
+    pub(super) fn load(&mut self, load: Load) -> Report {
+        let id = load.id;
+        let dismissed = |queued| Report::Dismissed { id, queued };
+        if load.from == Place::Deferred {
+            match self.spool.move_to(id, Place::Deferred, Place::Active) {
+                Ok(true) => {}
+                Ok(false) => return dismissed(Vec::new()),
+                Err(error) => {
+                    log::error!(
+                        "{id}: it cannot be moved from deferred/ to active/: {error}; tried again later"
+                    );
+                    return dismissed(Vec::new());
+                }
+            }
+        }
+        let cursor = load.next.as_ref().map_or_else(Cursor::default, |(_, cursor)| *cursor);
+        match self.spool.load(id, cursor, load.window) {
+            Ok(loaded) => self.loaded(load, loaded),
+            Err(error) => {
+                self.not_loaded(id, &error);
+                dismissed(Vec::new())
+            }
+        }
+    }
+
+    pub(super) fn loaded(&self, load: Load, loaded: crate::spool::Loaded) -> Report {
+        let id = load.id;
+        let refused = loaded.recipients.iter().filter(|(_, state)| *state == State::Refused).count();
+        let is_first = load.next.is_none();
+        let Envelope { origin, sender, .. } = &loaded.envelope;
+        if load.is_new && origin.starts_with("uid=") {
+            log::info!(target: PICKUP, "{id}: {origin} {}", logged(sender));
+        }
+        let message = match load.next {
+            Some((message, _)) => message,
+            None => {
+                let mut envelope = loaded.envelope;
+                // A crash may have come between two windows of an attempt; nothing of that is lost by trying.
+                envelope.id = id;
+                Arc::new(Message::new(envelope, loaded.unsettled))
+            }
+        };
+        // Refused ones were settled by an earlier attempt; only their bounce is owed, which finishing sees to.
+        let is_done = loaded.unsettled == 0 || message.count_down(refused);
+        if is_done {
+            let finished = finish::finish(&self.spool, &self.config, &message, Protocol::Lmtp);
+            return Report::Dismissed { id, queued: finished.queued };
+        }
+        let mut recipients = Vec::with_capacity(loaded.recipients.len());
+        for (recipient, state) in loaded.recipients {
+            match state {
+                State::Refused => continue,
+                State::InDoubt => log::warn!(
+                    "{id}: an earlier attempt for <{}> ended without an answer to the end of data; \
+                     the message may be delivered twice",
+                    recipient.address
+                ),
+                State::Pending | State::Sent | State::Bounced => {}
+            }
+            recipients.push((self.destination(&message, &recipient.address), recipient));
+        }
+        Report::Loaded(Box::new(Loaded {
+            message,
+            recipients,
+            rest: loaded.rest,
+            next: loaded.next,
+            is_first,
+            count: loaded.count,
+        }))
+    }
+
+    /// Asked again at every attempt, so that a changed route counts for mail that waits.
+    pub(super) fn destination(&self, message: &Message, recipient: &Address) -> Destination {
+        let envelope = &message.envelope;
+        if let Some(nexthop) = &envelope.nexthop {
+            match self.config.destination(nexthop) {
+                Ok(destination) => return destination,
+                Err(error) => log::warn!(
+                    "{}: its nexthop \"{nexthop}\" cannot be used: {error}; the routes decide",
+                    envelope.id
+                ),
+            }
+        }
+        match &self.config.bounce_nexthop {
+            Some(destination) if envelope.sender.is_null() && !envelope.origin.starts_with("uid=") => {
+                destination.clone()
+            }
+            _ => self.config.route(recipient),
+        }
+    }
+
+    pub(super) fn not_loaded(&mut self, id: QueueId, error: &LoadError) {
+        match error {
+            LoadError::Gone => {}
+            LoadError::Foreign(_) => {
+                let config = Arc::clone(&self.config);
+                let picked_up = self.pickup.take_foreign(id, Place::Active, &|uid| is_trusted(&config, uid));
+                self.reporter.send(Report::Queued(log_picked_up(picked_up).into_iter().collect()));
+            }
+            LoadError::Io(error) => {
+                log::error!("{id}: the queue file cannot be read: {error}; tried again in a minute");
+            }
+            LoadError::Version(_) | LoadError::Corrupt(_) => self.set_aside(id, error),
+        }
+    }
+
+    pub(super) fn set_aside(&self, id: QueueId, error: &LoadError) {
+        let Some(place) = error.place() else { return };
+        match self.spool.move_to(id, Place::Active, place) {
+            Ok(true) => log::error!("{id}: {error}; it is kept in {}/", place.name()),
+            Ok(false) => {}
+            Err(moving) => {
+                log::error!("{id}: {error}; and it cannot be moved to {}/: {moving}", place.name());
+            }
+        }
+    }
+}

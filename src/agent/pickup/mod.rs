@@ -1,0 +1,189 @@
+//! The thread that lists, loads and picks up for the master, who never touches the disk.
+//!
+//! - Owns: listings that keep their place, the order of claims and loads, moves that an administrator asks for.
+//! - Leaves to others: what may be loaded now (`master`), how a file is claimed and read (`spool`).
+//! - Always true: it answers every errand, in order; how many are under way is the master's to bound.
+
+mod listing;
+mod loading;
+mod settling;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crossbeam_channel::Receiver;
+use nix::unistd::{Uid, User};
+
+use super::control::{Action, Answer};
+use super::log::QMGR;
+use super::message::{Message, Order};
+use super::report::{Report, Reporter};
+use crate::config::Config;
+use crate::mail::{Outcome, QueueId, Reason};
+use crate::queue::job::IncomingName;
+use crate::spool::{Cursor, Draft, Names, Pickup, Place, Spool, SubmitLimits};
+
+/// What the master wants done.
+#[derive(Debug)]
+pub enum Errand {
+    /// Read a window of a message.
+    Load(Load),
+    /// The next part of a listing of `active/` or `deferred/`, from its start if none is going on.
+    List {
+        /// Which.
+        place: Place,
+        /// In `deferred/`: also what is not due yet.
+        everything: bool,
+    },
+    /// Pick up what lies in `incoming/`, from the start of the listing if none is going on.
+    PickUp,
+    /// Pick up one file of `incoming/`: a bare message if there is a draft.
+    Take {
+        /// Its name.
+        name: IncomingName,
+        /// The envelope from its job line.
+        draft: Option<Box<Draft>>,
+    },
+    /// Defer a batch without an attempt.
+    Suspend(Box<Order>, Reason),
+    /// Settle the batch over which a worker has panicked.
+    SettleLost(Box<Order>),
+    /// What an administrator asks for a message that nobody works on.
+    Act(QueueId, Action, crossbeam_channel::Sender<Answer>),
+    /// Tell the postmaster of trouble with the program.
+    TellOfPanic(String),
+    /// The configuration was read again.
+    Reconfigured(Arc<Config>),
+}
+
+/// A window to be read.
+#[derive(Debug)]
+pub struct Load {
+    /// Of which message.
+    pub id: QueueId,
+    /// Where it is now; from `deferred/` it is moved to `active/` first.
+    pub from: Place,
+    /// The message and where the window begins, if it is not the first.
+    pub next: Option<(Arc<Message>, Cursor)>,
+    /// How many recipients at most.
+    pub window: usize,
+    /// It was queued directly, and nobody has logged yet by whom.
+    pub is_new: bool,
+}
+
+/// A part of a listing.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Of which directory.
+    pub place: Place,
+    /// Messages.
+    pub ids: Vec<QueueId>,
+    /// Nothing comes after this.
+    pub is_last: bool,
+}
+
+/// What was picked up.
+#[derive(Debug)]
+pub struct Found {
+    /// Now in `active/`.
+    pub ids: Vec<QueueId>,
+    /// The listing of `incoming/` has come to its end; `None` if this was one file from a job line.
+    pub is_last: Option<bool>,
+}
+
+/// The thread's own things.
+pub struct PickupThread {
+    spool: Arc<Spool>,
+    config: Arc<Config>,
+    pickup: Pickup,
+    reporter: Reporter,
+    active: Option<Names>,
+    deferred: Option<Names>,
+    incoming: Option<Names>,
+    stale_looked_for: SystemTime,
+}
+
+impl PickupThread {
+    /// Prepares the thread.
+    pub fn new(spool: Arc<Spool>, config: Arc<Config>, reporter: Reporter) -> Self {
+        let pickup = Pickup::new(Arc::clone(&spool), limits(&config));
+        Self {
+            spool,
+            config,
+            pickup,
+            reporter,
+            active: None,
+            deferred: None,
+            incoming: None,
+            stale_looked_for: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// Puts right what a crash has left, then runs errands until the master closes the channel.
+    pub fn run(mut self, errands: &Receiver<Errand>) {
+        let _guard = PickupLost(self.reporter.clone());
+        self.recover();
+        while let Ok(errand) = errands.recv() {
+            self.run_errand(errand);
+        }
+    }
+
+    fn run_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Load(load) => {
+                let report = self.load(load);
+                self.reporter.send(report);
+            }
+            Errand::List { place, everything } => self.list(place, everything),
+            Errand::PickUp => self.pick_up(),
+            Errand::Take { name, draft } => self.take(name.as_str(), draft),
+            Errand::Suspend(order, reason) => self.settle(&order, &Outcome::Deferred(reason)),
+            Errand::SettleLost(order) => self.settle_lost(&order),
+            Errand::Act(id, action, answer) => self.act(id, action, &answer),
+            Errand::TellOfPanic(about) => self.tell_of_panic(&about),
+            Errand::Reconfigured(config) => {
+                self.pickup.set_limits(limits(&config));
+                self.config = config;
+            }
+        }
+    }
+
+    fn act(&self, id: QueueId, action: Action, answer: &crossbeam_channel::Sender<Answer>) {
+        let result = action.carry_out(&self.spool, id);
+        match &result {
+            Ok(place) => log::info!(target: QMGR, "{id}: {}", action.done(*place)),
+            Err(error) => {
+                log::error!(target: QMGR, "{id}: {action} is not possible: {error}; the message stays where it is");
+            }
+        }
+        // What is left in active/ was taken out of memory, or has just come: the master is to look at it again.
+        let leaves = matches!(action, Action::Hold | Action::Delete) && result.is_ok();
+        // Whoever asked may have gone.
+        let _ = answer.send(Answer::Acted(result));
+        self.reporter.send(Report::Dismissed { id, queued: if leaves { Vec::new() } else { vec![id] } });
+    }
+}
+
+/// Whose files may name a nexthop: root's, our own user's and the trusted users'.
+pub(super) fn is_trusted(config: &Config, uid: u32) -> bool {
+    let is_ours = uid == 0 || uid == rustix::process::geteuid().as_raw();
+    is_ours || config.trusted_users.iter().any(|name| has_uid(name, uid))
+}
+
+fn has_uid(name: &str, uid: u32) -> bool {
+    name.parse() == Ok(uid)
+        || User::from_name(name).is_ok_and(|user| user.is_some_and(|user| user.uid == Uid::from_raw(uid)))
+}
+
+pub(super) fn limits(config: &Config) -> SubmitLimits {
+    SubmitLimits { message_size_limit: config.message_size_limit, minfree: config.queue_minfree }
+}
+
+/// Tells the master if the thread ends, however that happens.
+struct PickupLost(Reporter);
+
+impl Drop for PickupLost {
+    fn drop(&mut self) {
+        self.0.send(Report::PickupLost);
+    }
+}

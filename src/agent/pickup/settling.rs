@@ -1,0 +1,68 @@
+//! Batches that end without a worker: suspended ones, and those over which a worker has panicked.
+
+use jiff::Timestamp;
+
+use super::PickupThread;
+use crate::agent::message::Order;
+use crate::agent::report::Report;
+use crate::agent::{finish, notices, recorder};
+use crate::mail::{EnhancedStatus, Outcome, Protocol, Reason};
+use crate::notice::TroubleClass;
+use crate::spool::{LoggedReply, State};
+
+impl PickupThread {
+    pub(super) fn settle(&self, order: &Order, outcome: &Outcome) {
+        let protocol = order
+            .config
+            .transport(order.batch.destination().transport())
+            .map_or(Protocol::Lmtp, |t| t.protocol);
+        recorder::log_unsent(order, outcome);
+        let now = Timestamp::now();
+        let replies: Vec<_> = order
+            .batch
+            .recipients()
+            .iter()
+            .map(|recipient| LoggedReply::new(now, recipient, outcome, None))
+            .collect();
+        let id = order.message.envelope.id;
+        if let Err(error) = self.spool.append_replies(id, &replies) {
+            log::warn!("{id}: why it was deferred cannot be recorded: {error}");
+        }
+        self.count_down(order, protocol);
+    }
+
+    /// The worker has marked what it knew before it panicked; what it had not is tried again.
+    pub(super) fn settle_lost(&self, order: &Order) {
+        let reason = Reason::local(EnhancedStatus::new(4, 3, 0), "a worker failed while it had the message");
+        let id = order.message.envelope.id;
+        let states =
+            self.spool.open_active(id).ok().flatten().and_then(|file| file.states().ok()).unwrap_or_default();
+        let outcome = Outcome::Deferred(reason);
+        for recipient in order.batch.recipients() {
+            match states.get(recipient.position as usize) {
+                Some(State::InDoubt) => log::warn!(
+                    "{id}: <{}> was in doubt when a worker failed; the message may be delivered twice",
+                    recipient.address
+                ),
+                Some(State::Pending) | None => {}
+                Some(State::Sent | State::Refused | State::Bounced) => continue,
+            }
+            recorder::log_one_unsent(order, recipient, &outcome);
+        }
+        self.count_down(order, Protocol::Lmtp);
+    }
+
+    pub(super) fn count_down(&self, order: &Order, protocol: Protocol) {
+        if order.message.count_down(order.batch.recipients().len()) {
+            let finished = finish::finish(&self.spool, &self.config, &order.message, protocol);
+            self.reporter.send(Report::Dismissed { id: finished.id, queued: finished.queued });
+        }
+    }
+
+    pub(super) fn tell_of_panic(&self, about: &str) {
+        let class = TroubleClass::Software;
+        if let Some(id) = notices::queue_trouble(&self.spool, &self.config, class, about) {
+            self.reporter.send(Report::Queued(vec![id]));
+        }
+    }
+}
