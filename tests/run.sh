@@ -68,6 +68,8 @@ missing_packages() {
     have cc || printf '%s\n' gcc libc6-dev
     have mandoc || echo mandoc
     have setpriv || echo util-linux
+    have python3 || echo python3
+    have pflogsumm || echo pflogsumm
     have shellcheck || echo shellcheck
     [[ $fast == yes ]] || have_dovecot || printf '%s\n' dovecot-core dovecot-lmtpd
 }
