@@ -24,6 +24,7 @@ pub struct Crew {
     spool: Arc<Spool>,
     reporter: Reporter,
     stepwise: Arc<Stepwise>,
+    stopping: Arc<AtomicBool>,
     myhostname: String,
 }
 
@@ -40,8 +41,14 @@ struct Member {
 impl Crew {
     /// Starts `size` workers.
     pub fn start(size: usize, spool: Arc<Spool>, reporter: Reporter, myhostname: String) -> io::Result<Self> {
-        let mut crew =
-            Self { members: Vec::with_capacity(size), spool, reporter, stepwise: Arc::default(), myhostname };
+        let mut crew = Self {
+            members: Vec::with_capacity(size),
+            spool,
+            reporter,
+            stepwise: Arc::default(),
+            stopping: Arc::default(),
+            myhostname,
+        };
         for number in 0..size {
             let member = crew.start_member(WorkerId(number))?;
             crew.members.push(member);
@@ -55,6 +62,7 @@ impl Crew {
         let worker = Worker {
             id,
             mailbox: orders.clone(),
+            stopping: Arc::clone(&self.stopping),
             reporter: self.reporter.clone(),
             spool: Arc::clone(&self.spool),
             cached: CachedConnection::new(self.myhostname.clone(), Arc::clone(&self.stepwise)),
@@ -111,6 +119,7 @@ impl Crew {
 
     /// Lets the workers say goodbye to their servers and end; `false` if some have not by the time `patience` says no.
     pub fn dismiss(self, mut patience: impl FnMut() -> bool) -> bool {
+        self.stopping.store(true, Ordering::Relaxed);
         let threads: Vec<_> = self.members.into_iter().map(|member| member.thread).collect();
         while threads.iter().any(|thread| !thread.is_finished()) {
             if !patience() {

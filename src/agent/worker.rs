@@ -29,6 +29,8 @@ pub struct Worker {
     pub id: WorkerId,
     /// Its mailbox; the master holds a clone, to take batches back.
     pub mailbox: Receiver<Order>,
+    /// The agent stops: nobody waits for servers that say goodbye.
+    pub stopping: Arc<AtomicBool>,
     /// Where it tells what happened.
     pub reporter: Reporter,
     /// The queue.
@@ -51,7 +53,8 @@ impl Worker {
     pub fn run(mut self) {
         loop {
             let mailbox = self.mailbox.clone();
-            let work_is_waiting = || !mailbox.is_empty();
+            let stopping = Arc::clone(&self.stopping);
+            let work_is_waiting = || !mailbox.is_empty() || stopping.load(Ordering::Relaxed);
             let order = match self.cached.idle_limit() {
                 Some(limit) => self.mailbox.recv_timeout(limit),
                 None => self.mailbox.recv().map_err(RecvTimeoutError::from),
@@ -60,13 +63,13 @@ impl Worker {
                 Ok(order) => {
                     self.connected.store(true, Ordering::Relaxed);
                     self.work_on(order);
+                    self.cached.say_goodbye(&work_is_waiting);
                 }
                 Err(RecvTimeoutError::Timeout) => self.cached.close(&work_is_waiting),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.connected.store(self.cached.destination().is_some(), Ordering::Relaxed);
         }
-        // The agent stops: nobody waits for the servers' goodbyes.
         self.cached.close(&|| true);
     }
 
@@ -110,11 +113,7 @@ impl Worker {
         self.cached.set_myhostname(&order.config.myhostname);
         let (offset, length) = file.content_range();
         let content = Content { prefix: &prefix, file: file.file(), offset, length };
-        let mailbox = &self.mailbox;
-        let work_is_waiting = || !mailbox.is_empty();
-        let delivered =
-            self.cached.deliver(&order.batch, &content, transport, &mut recorder, &work_is_waiting);
-        let health = match delivered {
+        let health = match self.cached.deliver(&order.batch, &content, transport, &mut recorder) {
             Delivered::Reached => Health::Reached,
             Delivered::Failed(reason) => Health::Failed(reason),
             Delivered::Busy => {

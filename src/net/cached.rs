@@ -49,6 +49,8 @@ pub struct CachedConnection {
     myhostname: String,
     stepwise: Arc<Stepwise>,
     cached: Option<Cached>,
+    /// Not to be used again, and not closed yet.
+    leaving: Option<Cached>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ struct Cached {
 impl CachedConnection {
     /// Starts without a connection. `stepwise` is shared by all workers.
     pub fn new(myhostname: String, stepwise: Arc<Stepwise>) -> Self {
-        Self { myhostname, stepwise, cached: None }
+        Self { myhostname, stepwise, cached: None, leaving: None }
     }
 
     /// Takes another name for LHLO or EHLO, for connections from now on.
@@ -89,14 +91,22 @@ impl CachedConnection {
         }
     }
 
-    /// Delivers `batch`: every recipient is settled through `observer`, unless the destination is busy.
+    /// Says goodbye to the server whose connection the last batch has ended. To be called when that batch has been
+    /// reported: a server may be long in answering QUIT.
+    pub fn say_goodbye(&mut self, work_is_waiting: &dyn Fn() -> bool) {
+        if let Some(mut leaving) = self.leaving.take() {
+            leaving.connection.quit(&leaving.transport, work_is_waiting);
+        }
+    }
+
+    /// Delivers `batch`: every recipient is settled through `observer`, unless the destination is busy. Then
+    /// [`CachedConnection::say_goodbye`] is due.
     pub fn deliver(
         &mut self,
         batch: &Batch,
         content: &Content<'_>,
         transport: &Arc<Transport>,
         observer: &mut dyn Observer,
-        work_is_waiting: &dyn Fn() -> bool,
     ) -> Delivered {
         let delivery = Delivery { batch, content, transport };
         let mut pending: Vec<&Recipient> = batch.recipients().iter().collect();
@@ -113,7 +123,7 @@ impl CachedConnection {
             };
             let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
             let later = pending.split_off(limit);
-            pending = match self.attempt(connection, &delivery, &pending, retry, observer, work_is_waiting) {
+            pending = match self.attempt(connection, &delivery, &pending, retry, observer) {
                 Attempted::Done { left_over } => [left_over, later].concat(),
                 Attempted::Unsent { unsettled, try_from } => {
                     (may_retry, first_server) = (false, try_from);
@@ -157,7 +167,6 @@ impl CachedConnection {
         recipients: &[&'a Recipient],
         retry: bool,
         observer: &mut dyn Observer,
-        work_is_waiting: &dyn Fn() -> bool,
     ) -> Attempted<'a> {
         let Delivery { batch, content, transport } = *delivery;
         observer.ready(connection.peer(), connection.offered(), connection.uses());
@@ -173,7 +182,7 @@ impl CachedConnection {
                 }
                 if !transaction.must_close_abruptly() {
                     let reusable = transaction.is_reusable();
-                    self.keep_or_close(connection, batch.destination(), transport, reusable, work_is_waiting);
+                    self.keep_or_leave(connection, batch.destination(), transport, reusable);
                 }
                 Attempted::Done { left_over: transaction.left_over() }
             }
@@ -215,19 +224,22 @@ impl CachedConnection {
         }
     }
 
-    fn keep_or_close(
+    fn keep_or_leave(
         &mut self,
-        mut connection: Connection,
+        connection: Connection,
         destination: &Destination,
         transport: &Arc<Transport>,
         reusable: bool,
-        work_is_waiting: &dyn Fn() -> bool,
     ) {
-        if reusable && connection.may_be_kept(transport) {
-            let (destination, transport) = (destination.clone(), Arc::clone(transport));
-            self.cached = Some(Cached { connection, destination, transport });
+        let keep = reusable && connection.may_be_kept(transport);
+        let cached =
+            Cached { connection, destination: destination.clone(), transport: Arc::clone(transport) };
+        if keep {
+            self.cached = Some(cached);
         } else {
-            connection.quit(transport, work_is_waiting);
+            // The rest of the batch goes first, so whoever left before is not waited for.
+            self.say_goodbye(&|| true);
+            self.leaving = Some(cached);
         }
     }
 

@@ -207,7 +207,8 @@ fn deliver_to(client: &mut Shipped, count: usize, text: &[u8]) -> (Delivered, Co
     let file = file_of(text).unwrap();
     let content = Content { prefix: b"", file: &file, offset: 0, length: text.len() as u64 };
     let mut collector = Collector::default();
-    let delivered = client.cached.deliver(&batch, &content, &client.transport, &mut collector, &|| false);
+    let delivered = client.cached.deliver(&batch, &content, &client.transport, &mut collector);
+    client.cached.say_goodbye(&|| false);
     (delivered, collector)
 }
 
@@ -619,7 +620,7 @@ fn a_batch_that_cannot_be_marked_is_not_sent() {
     let file = file_of(TEXT).unwrap();
     let content = Content { prefix: b"", file: &file, offset: 0, length: TEXT.len() as u64 };
     let mut observer = Unmarkable::default();
-    client.cached.deliver(&batch, &content, &client.transport, &mut observer, &|| false);
+    client.cached.deliver(&batch, &content, &client.transport, &mut observer);
     for (outcome, in_doubt) in outcomes(&observer.0) {
         assert!(outcome.starts_with("deferred 4.3.0 local data error while talking to "), "{outcome}");
         assert!(!in_doubt);
@@ -650,7 +651,7 @@ fn a_message_that_cannot_be_read_to_its_end_is_not_delivered_in_part() {
         let file = file_of(&text).unwrap();
         let content = Content { prefix: b"", file: &file, offset: 0, length: text.len() as u64 + 1 };
         let mut collector = Collector::default();
-        client.cached.deliver(&batch, &content, &client.transport, &mut collector, &|| false);
+        client.cached.deliver(&batch, &content, &client.transport, &mut collector);
         let [(outcome, false)] = &outcomes(&collector)[..] else { panic!("{collector:?}") };
         assert!(outcome.starts_with("deferred 4.3.0 local data error while talking to "), "{outcome}");
         wait_for("the server's end", AT_ONCE, || heard.ends_with("ended").then_some(()));

@@ -87,7 +87,8 @@ impl Client for Shipped {
         let file = file_of(&delivery.content).expect("a temporary file");
         let content = Content { prefix: b"", file: &file, offset: 0, length: delivery.content.len() as u64 };
         let mut collector = Collector::default();
-        let delivered = self.cached.deliver(&batch, &content, &self.transport, &mut collector, &|| false);
+        let delivered = self.cached.deliver(&batch, &content, &self.transport, &mut collector);
+        self.cached.say_goodbye(&|| false);
         assert!(!matches!(delivered, Delivered::Busy), "the peer's backlog has room");
         collector.outcomes(&batch)
     }
