@@ -1,6 +1,6 @@
 //! The messages that we write ourselves: bounces, delay and success notices, and mail to the postmaster.
 //!
-//! - Owns: who is told what ([`plan`]), the words, and the form (RFC 3464, RFC 6522, RFC 6533).
+//! - Owns: who is told what ([`plan()`]), the words, and the form (RFC 3464, RFC 6522, RFC 6533).
 //! - Leaves to others: putting a [`Notice`] on disk (`spool`), and when one is due (`agent`). No clock, no I/O.
 //! - Always true: a notice has a null envelope sender, ends its lines with CRLF, none of them longer than 998
 //!   octets, and nothing that a peer or a sender wrote can add a field to it or end one of its parts.
