@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use super::text::serde_as_text;
 
 /// Octets in an ORCPT or ENVID parameter; RFC 3461 sections 4.2 and 4.4 allow 500 and 100.
 const PARAMETER_LENGTH_MAX: usize = 500;
@@ -204,22 +204,6 @@ fn utf8_xtext(text: &str) -> String {
     encoded
 }
 
-/// Serializes through `Display` and reads back through `FromStr`.
-macro_rules! serde_as_text {
-    ($($kind:ty),*) => { $(
-        impl Serialize for $kind {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $kind {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    )* };
-}
 serde_as_text!(Notify, Return, OriginalRecipient);
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::text::serde_as_text;
 use super::{Address, Destination, Notify, OriginalRecipient, QueueId, Return, Sender};
 
 /// Whether the content has octets over 127 (RFC 6152).
@@ -40,18 +40,7 @@ impl fmt::Display for BodyType {
     }
 }
 
-impl Serialize for BodyType {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for BodyType {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(BodyType);
 
 /// What is known of a message besides its recipients and its content.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,6 +11,7 @@ mod dsn;
 mod envelope;
 mod outcome;
 mod queue_id;
+mod text;
 
 pub use address::{Address, BadAddress, Sender};
 pub use delays::{Delays, format_delay};

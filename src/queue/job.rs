@@ -11,7 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::mail::{Address, BodyType, Notify, OriginalRecipient, QueueId, Return, Sender};
+use crate::mail::{Address, BodyType, Notify, OriginalRecipient, QueueId, Recipient, Return, Sender};
 
 /// Octets in a job line, its LF not counted.
 pub const LINE_LENGTH_MAX: usize = 1 << 20;
@@ -66,6 +66,21 @@ pub struct SubmittedRecipient {
     /// The recipient as the sender wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orcpt: Option<OriginalRecipient>,
+}
+
+impl SubmittedRecipient {
+    /// The recipient at `position` of the message.
+    pub fn at(self, position: u32) -> Recipient {
+        let Self { address, sender, notify, orcpt } = self;
+        Recipient { position, address, notify: notify.unwrap_or_default(), orcpt, sender }
+    }
+}
+
+impl From<Recipient> for SubmittedRecipient {
+    fn from(recipient: Recipient) -> Self {
+        let Recipient { position: _, address, notify, orcpt, sender } = recipient;
+        Self { address, sender, notify: Some(notify).filter(|notify| !notify.is_default()), orcpt }
+    }
 }
 
 /// The name of a file in `incoming/`: letters, digits, `.`, `_` and `-`, at most 64, no leading dot.

@@ -8,7 +8,7 @@ use crate::agent::intake::Name;
 use crate::agent::message::Order;
 use crate::agent::pickup::{Chunk, Errand, Found};
 use crate::agent::report::Report;
-use crate::mail::{Batch, QueueId, Recipient};
+use crate::mail::{Batch, QueueId};
 use crate::queue::job::{IncomingName, JobLine, Submission};
 use crate::queue::scheduler::{self, Event, WorkerId};
 use crate::spool::{Draft, Place};
@@ -169,13 +169,7 @@ impl Master {
 /// the owner of its file all the same.
 fn draft(submission: Submission) -> (IncomingName, Draft) {
     let Submission { file, sender, recipients, nexthop, envid, ret, smtputf8, body: _ } = submission;
-    let recipients = recipients.into_iter().zip(0..).map(|(submitted, position)| Recipient {
-        position,
-        address: submitted.address,
-        notify: submitted.notify.unwrap_or_default(),
-        orcpt: submitted.orcpt,
-        sender: submitted.sender,
-    });
-    let recipients = recipients.collect();
+    let recipients =
+        recipients.into_iter().zip(0..).map(|(recipient, position)| recipient.at(position)).collect();
     (file, Draft { sender, recipients, nexthop, envid, ret, smtputf8, origin: String::new() })
 }

@@ -32,9 +32,7 @@ mod wire;
 pub use execute::{Executor, Hands};
 pub use listing::{Listed, RecipientLine};
 pub use permission::Caller;
-pub use protocol::{
-    Done, Line, Outcome, Refusal, RefusalCode, Request, Selection, Submission, SubmittedRecipient,
-};
+pub use protocol::{Done, Line, Outcome, Refusal, RefusalCode, Request, Selection, Submission};
 pub use wire::{
     ContentReader, REQUEST_MAX, WrittenContent, read_line, read_request, write_content, write_line,
 };

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::listing::{Listed, RecipientLine};
 use crate::agent::control::{Action, Status};
-use crate::mail::{Address, Notify, OriginalRecipient, QueueId, Recipient, Return, Sender};
+use crate::mail::{QueueId, Return, Sender};
+use crate::queue::job::SubmittedRecipient;
 use crate::spool::{Draft, LoggedReply, SubmitError};
 
 /// A question.
@@ -83,34 +84,11 @@ pub struct Submission {
     pub smtputf8: bool,
 }
 
-/// One recipient of a message that is submitted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SubmittedRecipient {
-    /// Where to.
-    pub address: Address,
-    /// Which reports are wanted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub notify: Option<Notify>,
-    /// The recipient as the sender wrote it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub orcpt: Option<OriginalRecipient>,
-    /// A sender for this recipient alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sender: Option<Sender>,
-}
-
 impl From<Draft> for Submission {
     fn from(draft: Draft) -> Self {
-        let recipient = |recipient: Recipient| SubmittedRecipient {
-            address: recipient.address,
-            notify: Some(recipient.notify).filter(|notify| !notify.is_default()),
-            orcpt: recipient.orcpt,
-            sender: recipient.sender,
-        };
         Self {
             sender: draft.sender,
-            recipients: draft.recipients.into_iter().map(recipient).collect(),
+            recipients: draft.recipients.into_iter().map(SubmittedRecipient::from).collect(),
             nexthop: draft.nexthop,
             envid: draft.envid,
             ret: draft.ret,
@@ -122,16 +100,14 @@ impl From<Draft> for Submission {
 impl Submission {
     /// The draft of whoever submits it. Who that is the submission cannot say.
     pub fn into_draft(self, origin: String) -> Draft {
-        let recipient = |(recipient, position): (SubmittedRecipient, u32)| Recipient {
-            position,
-            address: recipient.address,
-            notify: recipient.notify.unwrap_or_default(),
-            orcpt: recipient.orcpt,
-            sender: recipient.sender,
-        };
         Draft {
             sender: self.sender,
-            recipients: self.recipients.into_iter().zip(0..).map(recipient).collect(),
+            recipients: self
+                .recipients
+                .into_iter()
+                .zip(0..)
+                .map(|(recipient, position)| recipient.at(position))
+                .collect(),
             nexthop: self.nexthop,
             envid: self.envid,
             ret: self.ret,
