@@ -9,6 +9,7 @@
 mod common;
 
 mod agent;
+mod commands;
 mod config;
 mod connection;
 mod dialogue;
