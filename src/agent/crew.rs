@@ -57,19 +57,28 @@ impl Crew {
     }
 
     fn start_member(&self, id: WorkerId) -> io::Result<Member> {
-        let (mailbox, orders) = unbounded();
-        let connected = Arc::<AtomicBool>::default();
+        let (mailbox, take_back) = unbounded();
+        let connected = Arc::default();
+        let thread = self.start_thread(id, take_back.clone(), Arc::clone(&connected))?;
+        Ok(Member { mailbox, take_back, thread, connected, batches: 0 })
+    }
+
+    fn start_thread(
+        &self,
+        id: WorkerId,
+        mailbox: Receiver<Order>,
+        connected: Arc<AtomicBool>,
+    ) -> io::Result<JoinHandle<()>> {
         let worker = Worker {
             id,
-            mailbox: orders.clone(),
+            mailbox,
             stopping: Arc::clone(&self.stopping),
             reporter: self.reporter.clone(),
             spool: Arc::clone(&self.spool),
             cached: CachedConnection::new(self.myhostname.clone(), Arc::clone(&self.stepwise)),
-            connected: Arc::clone(&connected),
+            connected,
         };
-        let thread = std::thread::Builder::new().name(format!("worker {}", id.0)).spawn(|| worker.run())?;
-        Ok(Member { mailbox, take_back: orders, thread, connected, batches: 0 })
+        std::thread::Builder::new().name(format!("worker {}", id.0)).spawn(|| worker.run())
     }
 
     /// Puts a batch into a worker's mailbox.
@@ -94,9 +103,11 @@ impl Crew {
         member.batches = member.batches.saturating_sub(1);
     }
 
-    /// Starts another worker in the place of one that has panicked.
+    /// Starts another worker in the place of one that has panicked: it reads the same mailbox.
     pub fn replace(&mut self, worker: WorkerId) -> io::Result<()> {
-        self.members[worker.0] = self.start_member(worker)?;
+        let Member { take_back, connected, .. } = &self.members[worker.0];
+        let thread = self.start_thread(worker, take_back.clone(), Arc::clone(connected))?;
+        self.members[worker.0].thread = thread;
         Ok(())
     }
 

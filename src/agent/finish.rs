@@ -15,7 +15,7 @@ use super::notices::{self, Reported};
 use super::recorder::logged;
 use crate::config::Config;
 use crate::mail::{EnhancedStatus, Notify, Outcome, Protocol, QueueId, Reason, Recipient};
-use crate::notice::{Event, ORIGIN_POSTMASTER};
+use crate::notice::Event;
 use crate::queue::retry::Patience;
 use crate::spool::{LoadError, LoggedReply, Place, QueueFile, Spool, State, SubmitError};
 
@@ -97,7 +97,7 @@ impl Finishing<'_> {
             self.bounce(&open.refused, queued)?;
         }
         if open.pending.is_empty() {
-            return self.remove_or_keep(bounced);
+            return self.remove_or_keep(bounced, !queued.is_empty());
         }
         self.warn_of_delay(&open.pending, queued)?;
         self.defer()
@@ -192,14 +192,13 @@ impl Finishing<'_> {
         }
     }
 
-    /// Everybody is settled. A notice that could not be delivered is kept: nobody else is left to be told.
-    fn remove_or_keep(&self, bounced: bool) -> Result<(), Unfinished> {
+    /// Everybody is settled. A notice that could not be delivered is kept: at most the postmaster was told of it.
+    fn remove_or_keep(&self, bounced: bool, postmaster_told: bool) -> Result<(), Unfinished> {
         let envelope = &self.message.envelope;
         let id = envelope.id;
         if bounced && envelope.sender.is_null() {
             self.spool.move_to(id, Place::Active, Place::Corrupt)?;
-            let told =
-                if envelope.origin == ORIGIN_POSTMASTER { "" } else { " and reported to the postmaster" };
+            let told = if postmaster_told { " and reported to the postmaster" } else { "" };
             log::warn!("{id}: a message without sender could not be delivered: it is kept in corrupt/{told}");
         } else if self.spool.remove(id, Place::Active)? {
             log::info!(target: QMGR, "{id}: removed");

@@ -34,6 +34,11 @@ impl Message {
     pub fn count_down(&self, recipients: usize) -> bool {
         recipients > 0 && self.unsettled.fetch_sub(recipients, Ordering::AcqRel) == recipients
     }
+
+    /// Whether everybody has been counted.
+    pub fn is_settled(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) == 0
+    }
 }
 
 /// A batch on its way to a worker, with what is needed to deliver it.

@@ -22,6 +22,8 @@ pub mod queue_control;
 mod recorder;
 mod report;
 mod start;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use start::{AgentError, run};

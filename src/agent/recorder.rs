@@ -165,6 +165,8 @@ impl Observer for Recorder<'_> {
         positions.sort_unstable();
         self.file.mark(&positions, State::InDoubt)?;
         self.in_doubt.extend(positions);
+        #[cfg(test)]
+        super::tests::panic_if_asked(self.order, "in-doubt@test.invalid");
         Ok(())
     }
 

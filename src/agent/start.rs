@@ -6,7 +6,9 @@
 //!   are dropped.
 
 use std::io;
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,8 +96,10 @@ pub fn run(config: Config, sources: Sources) -> Result<(), AgentError> {
     let watch = Watch::new(&spool).map_err(set_up("incoming/ cannot be watched"))?;
     let control = control_server::bind(&config.queue_directory, identified)
         .map_err(set_up(format!("{}/agent.sock cannot be made", config.queue_directory.display())))?;
+    // Before the root directory changes: it may lie outside of the new one, or be closed to the new user.
+    let manager = ServiceManager::find();
     identity.take_on(&config)?;
-    start(config, sources, Arc::new(spool), lock, watch, control)
+    start(config, sources, Arc::new(spool), lock, watch, control, manager)
 }
 
 fn start(
@@ -105,6 +109,7 @@ fn start(
     lock: Lock,
     watch: Watch,
     control: UnixListener,
+    manager: ServiceManager,
 ) -> Result<(), AgentError> {
     let (doorbell, chime) = doorbell().map_err(set_up("a pipe cannot be made"))?;
     let (sender, reports) = unbounded();
@@ -115,7 +120,8 @@ fn start(
     thread("pickup").spawn(move || pickup.run(&errand_list)).map_err(set_up("a thread cannot be started"))?;
     let crew = Crew::start(config.workers, Arc::clone(&spool), reporter.clone(), config.myhostname.clone())
         .map_err(set_up("a worker cannot be started"))?;
-    watch_signals(sources, reporter.clone())?;
+    let manager = Arc::new(manager);
+    watch_signals(sources, reporter.clone(), Arc::clone(&manager))?;
     control_server::start(control, Arc::clone(&spool), reporter)
         .map_err(set_up("the control socket cannot be served"))?;
     let probed = Arc::clone(&config);
@@ -128,7 +134,7 @@ fn start(
         config.workers,
         config.queue_directory.display()
     );
-    tell_service_manager(&[sd_notify::NotifyState::Ready]);
+    manager.tell(&sd_notify::NotifyState::Ready);
     super::log::this_thread_may_not_wait();
     let socket = Arc::clone(&spool);
     let result = Master::new(Parts { config, spool, crew, errands, reports, chime, watch }).run();
@@ -199,7 +205,11 @@ impl Identity {
 }
 
 /// TERM and INT stop gracefully, a second one at once; HUP reads the configuration again, USR1 logs a summary.
-fn watch_signals(sources: Sources, reporter: Reporter) -> Result<(), AgentError> {
+fn watch_signals(
+    sources: Sources,
+    reporter: Reporter,
+    manager: Arc<ServiceManager>,
+) -> Result<(), AgentError> {
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(set_up("signals cannot be watched"))?;
     let watch = move || {
@@ -215,7 +225,7 @@ fn watch_signals(sources: Sources, reporter: Reporter) -> Result<(), AgentError>
                 }
                 _ => {
                     is_stopping = true;
-                    tell_service_manager(&[sd_notify::NotifyState::Stopping]);
+                    manager.tell(&sd_notify::NotifyState::Stopping);
                     reporter.send_signal(Report::Stop);
                 }
             }
@@ -245,10 +255,32 @@ fn read_again(sources: &Sources, reporter: &Reporter) {
     }
 }
 
-/// Without a service manager there is nobody to tell.
-fn tell_service_manager(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::debug!("the service manager cannot be told: {error}");
+/// The socket of the service manager that has started us, if one has.
+struct ServiceManager(Option<UnixDatagram>);
+
+impl ServiceManager {
+    fn find() -> Self {
+        let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
+            return Self(None);
+        };
+        let connected = UnixDatagram::unbound().and_then(|socket| {
+            match path.as_bytes().strip_prefix(b"@") {
+                Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
+                None => socket.connect(&path)?,
+            }
+            Ok(socket)
+        });
+        let connected = connected.inspect_err(|error| {
+            log::warn!("the service manager cannot be told anything: {}: {error}", path.display());
+        });
+        Self(connected.ok())
+    }
+
+    fn tell(&self, state: &sd_notify::NotifyState<'_>) {
+        let Some(socket) = &self.0 else { return };
+        if let Err(error) = socket.send(format!("{state}\n").as_bytes()) {
+            log::warn!("the service manager cannot be told {state}: {error}");
+        }
     }
 }
 

@@ -42,9 +42,9 @@ pub struct Worker {
 }
 
 /// How a batch went.
-struct Ended {
+pub(super) struct Ended {
     end: BatchEnd,
-    finished: Option<Finished>,
+    pub(super) finished: Option<Finished>,
     queued: Vec<QueueId>,
 }
 
@@ -102,6 +102,8 @@ impl Worker {
     }
 
     fn deliver_file(&mut self, order: &Order, transport: &Arc<Transport>, file: &QueueFile) -> Ended {
+        #[cfg(test)]
+        super::tests::panic_if_asked(order, "unsent@test.invalid");
         let mut recorder = Recorder::new(&self.spool, file, order, transport.protocol);
         let prefix = match prepend::headers(&order.batch, transport.flags, file) {
             Ok(prefix) => prefix,
@@ -125,7 +127,7 @@ impl Worker {
     }
 
     /// Everybody of the batch has an outcome on disk.
-    fn recorded(
+    pub(super) fn recorded(
         &self,
         order: &Order,
         transport: &Transport,
@@ -187,6 +189,8 @@ impl Worker {
 
     fn count_down(&self, order: &Order, protocol: Protocol) -> Option<Finished> {
         let is_last = order.message.count_down(order.batch.recipients().len());
+        #[cfg(test)]
+        super::tests::panic_if_asked(order, "settled@test.invalid");
         is_last.then(|| finish::finish(&self.spool, &order.config, &order.message, protocol))
     }
 }

@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod connection;
 mod dialogue;
+mod engine;
 mod holding;
 mod manual;
 mod notice;

@@ -27,7 +27,7 @@ use super::pickup::Errand;
 use super::report::Report;
 use crate::config::Config;
 use crate::mail::QueueId;
-use crate::queue::scheduler::{Event, Limits, Scheduler, Settings};
+use crate::queue::scheduler::{Event, Limits, Scheduler, Settings, WorkerId};
 use crate::spool::{Place, Spool, Watch};
 use table::Entry;
 
@@ -55,6 +55,9 @@ pub struct Master {
     taking: usize,
     /// Recipients in memory when a message was passed over for want of room.
     passed_over: Option<usize>,
+    /// Workers that could not be started.
+    missing: Vec<WorkerId>,
+    missing_since: Instant,
     stop_by: Option<Instant>,
 }
 
@@ -98,6 +101,8 @@ impl Master {
             loading: 0,
             taking: 0,
             passed_over: None,
+            missing: Vec::new(),
+            missing_since: started,
             stop_by: None,
         }
     }
@@ -166,6 +171,7 @@ impl Master {
     fn tick(&mut self) {
         let now = self.now();
         self.jobs.count_bad_lines();
+        self.replace_missing();
         if self.stop_by.is_none() && self.scheduler.next_wakeup().is_some_and(|due| due <= now) {
             self.step(Event::Tick);
         }

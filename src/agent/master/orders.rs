@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Master;
 use crate::agent::intake::Name;
@@ -10,8 +11,11 @@ use crate::agent::pickup::{Chunk, Errand, Found};
 use crate::agent::report::Report;
 use crate::mail::{Batch, QueueId};
 use crate::queue::job::{IncomingName, JobLine, Submission};
-use crate::queue::scheduler::{self, Event, WorkerId};
+use crate::queue::scheduler::{self, BatchEnd, Event, Health, WorkerId};
 use crate::spool::{Draft, Place};
+
+/// How long to wait before a worker that could not be started is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Master {
     pub(super) fn read_jobs(&mut self) {
@@ -148,20 +152,43 @@ impl Master {
         ids.into_iter().for_each(|id| self.intake.add(name(id)));
     }
 
+    /// Tries again to start workers that could not be started.
+    pub(super) fn replace_missing(&mut self) {
+        if self.missing.is_empty() || self.missing_since.elapsed() < TRY_AGAIN {
+            return;
+        }
+        self.missing_since = Instant::now();
+        for worker in std::mem::take(&mut self.missing) {
+            match self.crew.replace(worker) {
+                Ok(()) => self.step_unless_stopping(Event::WorkerReady { worker }),
+                Err(error) => {
+                    log::error!("no other worker can be started: {error}; tried again in a minute");
+                    self.missing.push(worker);
+                }
+            }
+        }
+    }
+
     pub(super) fn replace(&mut self, worker: WorkerId, order: Box<Order>) {
         let id = order.message.envelope.id;
         log::error!("{id}: a worker has panicked while it had the message; another one takes its place");
         self.send(Errand::TellOfPanic(format!(
             "A worker of the agent panicked while it was delivering message {id}. Its recipients are tried again."
         )));
-        self.crew.has_ended(worker);
-        let unbegun = std::iter::from_fn(|| self.crew.take_back(worker)).map(|order| order.batch).collect();
-        self.step_unless_stopping(Event::WorkerLost { worker, unbegun });
         self.send(Errand::SettleLost(order));
-        match self.crew.replace(worker) {
-            Ok(()) => self.step_unless_stopping(Event::WorkerReady { worker }),
-            Err(error) => log::error!("no other worker can be started: {error}; the pool is one smaller"),
+        self.crew.has_ended(worker);
+        if let Err(error) = self.crew.replace(worker) {
+            log::error!(
+                "no other worker can be started: {error}; the pool is one smaller, tried again in a minute"
+            );
+            self.missing.push(worker);
+            let unbegun =
+                std::iter::from_fn(|| self.crew.take_back(worker)).map(|order| order.batch).collect();
+            return self.step_unless_stopping(Event::WorkerLost { worker, unbegun });
         }
+        // What waits in the mailbox is for the new one. Asked back, it would be put there again at once.
+        let end = BatchEnd { cached: false, destination: Health::Untouched };
+        self.step_unless_stopping(Event::Ended { worker, end });
     }
 }
 

@@ -77,7 +77,8 @@ impl Master {
     /// What was passed over is on disk only; once a part of memory is free, it gets another chance.
     pub(super) fn look_again_if_there_is_room(&mut self) {
         let in_memory = self.scheduler.recipients();
-        if self.passed_over.is_some_and(|then| in_memory <= then - then / 8) {
+        // At least one has to go, or a small memory would be offered the same message again and again.
+        if self.passed_over.is_some_and(|then| in_memory <= then.saturating_sub((then / 8).max(1))) {
             self.passed_over = None;
             self.intake.want(Place::Active, false);
         }
@@ -130,9 +131,11 @@ impl Master {
             let (sender, size) = (logged(&envelope.sender), envelope.size);
             log::info!(target: QMGR, "{id}: {sender}, size={size}, nrcpt={count} (queue active)");
         }
+        let is_last = next.is_none();
         entry.loaded = Some(InMemory { message, next });
-        if recipients.is_empty() {
-            // Of this window only a bounce is owed; that is no news for the scheduler.
+        if recipients.is_empty() && !is_last {
+            // Of this window only a bounce is owed; that is no news for the scheduler. It must hear of the last one:
+            // it still counts on what lay behind the windows before.
             return self.load_next_window(id);
         }
         self.step_unless_stopping(Event::Loaded { envelope, recipients, rest });

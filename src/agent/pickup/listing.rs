@@ -136,7 +136,8 @@ impl PickupThread {
             },
         };
         if matches!(picked_up, PickedUp::Gone) {
-            log::warn!(target: PICKUP, "job line for incoming/{name}: there is no such file (any more)");
+            // No error: another line may have been faster. But a mistyped name should leave a trace.
+            log::info!(target: PICKUP, "job line for incoming/{name}: there is no such file (any more)");
         }
         let ids = log_picked_up(picked_up).into_iter().collect();
         self.reporter.send(Report::PickedUp(Found { ids, is_last: None }));

@@ -128,7 +128,7 @@ impl PickupThread {
         }
     }
 
-    fn run_errand(&mut self, errand: Errand) {
+    pub(super) fn run_errand(&mut self, errand: Errand) {
         match errand {
             Errand::Load(load) => {
                 let report = self.load(load);

@@ -35,6 +35,10 @@ impl PickupThread {
     pub(super) fn settle_lost(&self, order: &Order) {
         let reason = Reason::local(EnhancedStatus::new(4, 3, 0), "a worker failed while it had the message");
         let id = order.message.envelope.id;
+        if order.message.is_settled() {
+            // It panicked over the end of the message, which is not tried again here: the file tells what is left to do.
+            return self.reporter.send(Report::Dismissed { id, queued: Vec::new() });
+        }
         let states =
             self.spool.open_active(id).ok().flatten().and_then(|file| file.states().ok()).unwrap_or_default();
         let outcome = Outcome::Deferred(reason);
