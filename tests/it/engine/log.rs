@@ -42,7 +42,7 @@ fn pflogsumm_counts_as_postfix_would_have_been_counted() {
         let line = text.lines().find(|line| line.split_whitespace().nth(1) == Some(what));
         line.and_then(|line| line.split_whitespace().next()).map(str::to_owned)
     };
-    for (what, expected) in [("delivered", "5"), ("bounced", "1"), ("deferred", "1")] {
+    for (what, expected) in [("received", "3"), ("delivered", "5"), ("bounced", "1"), ("deferred", "1")] {
         assert_eq!(count(what).as_deref(), Some(expected), "{what}: {text}\n{}", site.log());
     }
     // One message, deferred twice.
