@@ -122,10 +122,14 @@ impl Crew {
     }
 
     /// Empties all mailboxes: what waits there stays on disk for the next start.
-    pub fn empty_mailboxes(&mut self) {
+    pub fn empty_mailboxes(&mut self) -> Vec<(WorkerId, Order)> {
+        let mut unbegun = Vec::new();
         for worker in (0..self.members.len()).map(WorkerId) {
-            while self.take_back(worker).is_some() {}
+            while let Some(order) = self.take_back(worker) {
+                unbegun.push((worker, order));
+            }
         }
+        unbegun
     }
 
     /// Lets the workers say goodbye to their servers and end; `false` if some have not by the time `patience` says no.

@@ -84,6 +84,8 @@ struct Finishing<'a> {
 struct Open {
     refused: Vec<u32>,
     pending: Vec<u32>,
+    /// Somebody was bounced in an earlier attempt.
+    bounced: bool,
 }
 
 impl Finishing<'_> {
@@ -92,11 +94,11 @@ impl Finishing<'_> {
         if !open.pending.is_empty() && self.is_expired() {
             self.give_up(&mut open)?;
         }
-        let bounced = !open.refused.is_empty();
-        if bounced {
+        if !open.refused.is_empty() {
             self.bounce(&open.refused, queued)?;
         }
         if open.pending.is_empty() {
+            let bounced = open.bounced || !open.refused.is_empty();
             return self.remove_or_keep(bounced, !queued.is_empty());
         }
         self.warn_of_delay(&open.pending, queued)?;
@@ -104,12 +106,13 @@ impl Finishing<'_> {
     }
 
     fn open_recipients(&self) -> Result<Open, Unfinished> {
-        let mut open = Open { refused: Vec::new(), pending: Vec::new() };
+        let mut open = Open { refused: Vec::new(), pending: Vec::new(), bounced: false };
         for (state, position) in self.file.states()?.into_iter().zip(0..) {
             match state {
                 State::Refused => open.refused.push(position),
                 State::Pending | State::InDoubt => open.pending.push(position),
-                State::Sent | State::Bounced => {}
+                State::Bounced => open.bounced = true,
+                State::Sent => {}
             }
         }
         Ok(open)
@@ -123,21 +126,11 @@ impl Finishing<'_> {
     /// The message is too old: who is pending is refused, with the words of the last attempt.
     fn give_up(&self, open: &mut Open) -> Result<(), Unfinished> {
         let envelope = &self.message.envelope;
-        for positions in open.pending.chunks(RECIPIENTS_AT_ONCE) {
-            let now = Timestamp::now();
-            let replies: Vec<_> = self
-                .reported(positions)?
-                .into_iter()
-                .map(|reported| {
-                    let Reason { text, reply, .. } = reported.reason;
-                    // RFC 3463 section 3.5: delivery time expired.
-                    let reason = Reason { status: EnhancedStatus::new(5, 4, 7), text, reply };
-                    let mta = reported.remote_mta.as_deref();
-                    LoggedReply::new(now, &reported.recipient, &Outcome::Bounced(reason), mta)
-                })
-                .collect();
+        for reported in self.reported(&open.pending)?.chunks(RECIPIENTS_AT_ONCE) {
+            let replies: Vec<_> = reported.iter().map(expired).collect();
             self.spool.append_replies(envelope.id, &replies)?;
-            self.file.mark(positions, State::Refused)?;
+            let positions: Vec<_> = reported.iter().map(|reported| reported.recipient.position).collect();
+            self.file.mark(&positions, State::Refused)?;
         }
         let from = logged(&envelope.sender);
         log::info!(target: QMGR, "{}: {from}, status=expired, returned to sender", envelope.id);
@@ -246,6 +239,14 @@ impl Finishing<'_> {
             log::error!("{}: it cannot be deferred: {error}; it stays in active/", self.message.envelope.id);
         }
     }
+}
+
+/// The refusal of a recipient whose time is over, in the words of its last attempt.
+fn expired(reported: &Reported) -> LoggedReply {
+    // RFC 3463 section 3.5: delivery time expired.
+    let reason = Reason { status: EnhancedStatus::new(5, 4, 7), ..reported.reason.clone() };
+    let mta = reported.remote_mta.as_deref();
+    LoggedReply::new(Timestamp::now(), &reported.recipient, &Outcome::Bounced(reason), mta)
 }
 
 /// What the configuration says about waiting.

@@ -17,6 +17,8 @@ const NAMES_MAX: usize = 4096;
 const NAMES_ENOUGH: usize = 512;
 /// Time between two listings of `active/` and `incoming/`: what a lost job line or event costs at most.
 const LISTING_INTERVAL: Duration = Duration::from_secs(60);
+/// Time from a listing that found nothing to the next one, whatever calls for it.
+const PAUSE_AFTER_NOTHING: Duration = Duration::from_millis(500);
 
 /// A directory that is listed from time to time, a part at a time.
 #[derive(Debug)]
@@ -30,6 +32,9 @@ struct Listing {
     everything: bool,
     going_on: bool,
     asked: bool,
+    /// Nothing was found the last time: whoever only makes events is not listened to for a while.
+    not_before: Instant,
+    found: bool,
 }
 
 /// A message to be loaded.
@@ -61,6 +66,8 @@ impl Intake {
             everything: false,
             going_on: false,
             asked: false,
+            not_before: now,
+            found: false,
         };
         let listings = [
             listing(Place::Active, LISTING_INTERVAL),
@@ -102,13 +109,17 @@ impl Intake {
         }
     }
 
-    /// A part of a listing has come.
-    pub fn has_come(&mut self, place: Place, is_last: bool) {
+    /// A part of a listing has come; whether there was anything in it.
+    pub fn has_come(&mut self, place: Place, is_last: bool, found: bool) {
         for listing in self.listings.iter_mut().filter(|listing| listing.place == place) {
             listing.asked = false;
             listing.going_on = !is_last;
+            listing.found |= found;
             if is_last {
                 listing.everything &= listing.wanted;
+                if !std::mem::take(&mut listing.found) {
+                    listing.not_before = Instant::now() + PAUSE_AFTER_NOTHING;
+                }
             }
         }
     }
@@ -123,7 +134,11 @@ impl Intake {
 
     /// When the next listing is due by itself.
     pub fn next_listing(&self) -> Option<Instant> {
-        self.listings.iter().map(|listing| listing.next).min()
+        let next = |listing: &Listing| match (listing.wanted, listing.asked) {
+            (true, false) => listing.next.min(listing.not_before),
+            _ => listing.next,
+        };
+        self.listings.iter().map(next).min()
     }
 
     /// What to ask of the pickup thread now. At most one part of each listing is under way.
@@ -139,7 +154,8 @@ impl Listing {
             self.wanted = true;
             self.next = now + self.interval;
         }
-        if self.asked || !has_room || !(self.going_on || self.wanted) {
+        let may_start = self.wanted && self.not_before <= now;
+        if self.asked || !has_room || !(self.going_on || may_start) {
             return None;
         }
         if !self.going_on {
@@ -177,7 +193,7 @@ mod tests {
         assert_eq!(places(&mut intake, now), [Place::Active, Place::Incoming, Place::Deferred]);
         assert_eq!(places(&mut intake, now), [], "one part of each is under way");
         for place in [Place::Active, Place::Incoming, Place::Deferred] {
-            intake.has_come(place, true);
+            intake.has_come(place, true, true);
         }
         assert_eq!(places(&mut intake, now), []);
         assert_eq!(places(&mut intake, now + Duration::from_secs(61)), [Place::Active, Place::Incoming]);
@@ -188,7 +204,7 @@ mod tests {
         let now = Instant::now();
         let mut intake = Intake::new(now, Duration::from_secs(300));
         intake.errands(now);
-        intake.has_come(Place::Active, false);
+        intake.has_come(Place::Active, false, true);
         for number in 0..=NAMES_ENOUGH as u64 {
             intake.add(name(number));
         }
@@ -202,7 +218,7 @@ mod tests {
         let now = Instant::now();
         let mut intake = Intake::new(now, Duration::from_secs(300));
         intake.errands(now);
-        intake.has_come(Place::Active, true);
+        intake.has_come(Place::Active, true, true);
         for number in 0..=NAMES_MAX as u64 {
             intake.add(name(number));
         }

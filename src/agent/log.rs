@@ -34,6 +34,8 @@ const WAITING_MAX: usize = 4096;
 const GATHERED_MAX: usize = 64 * 1024;
 /// How long syslog may block the log thread.
 const SYSLOG_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the end of the program may wait for the log.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// syslog(3)'s LOG_MAIL.
 const FACILITY_MAIL: u8 = 2 << 3;
 
@@ -93,8 +95,9 @@ impl Log for AgentLog {
 
     fn flush(&self) {
         let (done, wait) = bounded(1);
-        if self.lines.send_timeout(Order::Flush(done), SYSLOG_TIMEOUT).is_ok() {
-            let _ = wait.recv_timeout(SYSLOG_TIMEOUT);
+        // A log that is stuck stays behind.
+        if self.lines.send_timeout(Order::Flush(done), FLUSH_TIMEOUT).is_ok() {
+            let _ = wait.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }

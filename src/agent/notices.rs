@@ -2,7 +2,8 @@
 //!
 //! - Owns: gathering what a notice needs, queueing it, the log lines about it.
 //! - Leaves to others: who is told what and in which words (`notice`), when (`finish`, `worker`).
-//! - Always true: a notice is on disk before anything is marked because of it.
+//! - Always true: a bounce or delay notice is on disk before anything is marked because of it. A success notice
+//!   follows the mark: the mail has arrived, and a crash in between costs no more than the news of it.
 
 use std::io::Read;
 

@@ -33,6 +33,7 @@ pub struct Recorder<'a> {
     /// Delivered to a server that will not report it, and the sender wants to know.
     report_success: Vec<(u32, Reason)>,
     failed: Option<io::Error>,
+    protocol_error: Option<String>,
 }
 
 /// The connection that the batch is on.
@@ -54,6 +55,8 @@ pub struct Recorded {
     pub report_success: Vec<(u32, Reason)>,
     /// The server that said so.
     pub remote_mta: Option<String>,
+    /// How a server broke the protocol.
+    pub protocol_error: Option<String>,
 }
 
 impl<'a> Recorder<'a> {
@@ -71,13 +74,15 @@ impl<'a> Recorder<'a> {
             in_doubt: HashSet::new(),
             report_success: Vec::new(),
             failed: None,
+            protocol_error: None,
         }
     }
 
     /// The batch is over.
     pub fn into_recorded(self) -> Recorded {
-        let remote_mta = self.session.map(|session| session.host);
-        Recorded { failed: self.failed, report_success: self.report_success, remote_mta }
+        let Self { failed, report_success, protocol_error, session, .. } = self;
+        let remote_mta = session.map(|session| session.host);
+        Recorded { failed, report_success, remote_mta, protocol_error }
     }
 
     fn recipient(&self, position: u32) -> Option<&'a Recipient> {
@@ -188,6 +193,10 @@ impl Observer for Recorder<'_> {
                 self.report_success.push((settled.position, reason));
             }
         }
+    }
+
+    fn protocol_error(&mut self, text: &str) {
+        self.protocol_error.get_or_insert_with(|| text.to_owned());
     }
 
     fn note(&mut self, text: &str) {

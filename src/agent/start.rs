@@ -142,7 +142,8 @@ fn start(
     if let Err(error) = socket.remove_socket() {
         log::debug!("agent.sock cannot be removed: {error}; the next start replaces it");
     }
-    drop(lock);
+    // Threads may still be at work: only the end of the process lets another agent in.
+    std::mem::forget(lock);
     result.map_err(AgentError::Poll)
 }
 
@@ -213,6 +214,8 @@ fn watch_signals(
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(set_up("signals cannot be watched"))?;
     let watch = move || {
+        // A blocked log must not keep a signal from being heard.
+        super::log::this_thread_may_not_wait();
         let mut is_stopping = false;
         for signal in signals.forever() {
             match signal {

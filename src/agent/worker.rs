@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use jiff::Timestamp;
 
 use super::finish::{self, Finished};
 use super::message::Order;
 use super::notices::{self, Reported};
 use super::prepend;
-use super::recorder::{Recorded, Recorder};
+use super::recorder::{Recorded, Recorder, between};
 use super::report::{Report, Reporter};
 use crate::config::Transport;
 use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason};
 use crate::net::{CachedConnection, Content, Delivered, Observer};
-use crate::notice::Event;
+use crate::notice::{Event, TroubleClass};
 use crate::queue::scheduler::{BatchEnd, Health, WorkerId};
 use crate::smtp::Settled;
 use crate::spool::{QueueFile, Spool};
@@ -118,7 +119,13 @@ impl Worker {
         let health = match self.cached.deliver(&order.batch, &content, transport, &mut recorder) {
             Delivered::Reached => Health::Reached,
             Delivered::Failed(reason) => Health::Failed(reason),
-            Delivered::Busy => {
+            Delivered::Busy(reason) if has_waited_long(order) => {
+                // It stays nobody's fault, but who waits must hear of it some time, and the message must get old.
+                recorder.settled(all(order, &Outcome::Deferred(reason)));
+                Health::Untouched
+            }
+            Delivered::Busy(reason) => {
+                recorder.note(&format!("{}; the server is busy, and the mail waits", reason.text));
                 let end = BatchEnd { cached: false, destination: Health::Busy(order.batch.clone()) };
                 return Ended { end, finished: None, queued: Vec::new() };
             }
@@ -138,7 +145,13 @@ impl Worker {
         if let Some(error) = &recorded.failed {
             finish::hold(&self.spool, order.message.envelope.id, error);
         }
-        let queued = self.report_successes(order, transport, file, recorded);
+        let class = TroubleClass::Protocol;
+        let told = recorded.protocol_error.as_ref().map(|error| {
+            let about = format!("A mail server broke the protocol: {error}. The mail is tried again.");
+            notices::queue_trouble(&self.spool, &order.config, class, &about)
+        });
+        let mut queued = self.report_successes(order, transport, file, recorded);
+        queued.extend(told.flatten());
         self.ended(order, transport, health, queued)
     }
 
@@ -151,7 +164,7 @@ impl Worker {
         recorded: Recorded,
     ) -> Vec<QueueId> {
         let Recorded { report_success, remote_mta, .. } = recorded;
-        let now = jiff::Timestamp::now();
+        let now = Timestamp::now();
         let reported: Vec<_> = report_success
             .into_iter()
             .filter_map(|(position, reason)| {
@@ -193,6 +206,11 @@ impl Worker {
         super::tests::panic_if_asked(order, "settled@test.invalid");
         is_last.then(|| finish::finish(&self.spool, &order.config, &order.message, protocol))
     }
+}
+
+/// Whether a message has been in memory for as long as it would wait for another attempt.
+fn has_waited_long(order: &Order) -> bool {
+    between(order.message.loaded, Timestamp::now()) >= order.config.minimal_backoff_time
 }
 
 /// The same outcome for all of a batch.

@@ -63,9 +63,9 @@ keys! {
     /// Worker threads, each with one connection.
     [restart] workers: usize = "32", parse::number(1, 4096);
     /// Workers kept for destinations that have none. The scheduler takes at most an eighth of `workers`.
-    [restart] workers_reserved: usize = "2", parse::number(0, 4096);
+    workers_reserved: usize = "2", parse::number(0, 4096);
     /// Recipients in memory.
-    [restart] active_limit: usize = "20000", parse::number(1, 10_000_000);
+    active_limit: usize = "20000", parse::number(1, 10_000_000);
     /// Where mail goes that no route fits.
     default_transport: Destination = "lmtp:unix:/run/dovecot/lmtp", |given| nexthops.destination(given);
     /// The name of this host: for LHLO and EHLO, in Message-ID, as the reporting MTA.

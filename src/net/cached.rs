@@ -14,7 +14,7 @@ use super::content::Content;
 use super::peer::Peer;
 use super::stepwise::Stepwise;
 use crate::config::Transport;
-use crate::mail::{Batch, Destination, Outcome, Reason, Recipient};
+use crate::mail::{Batch, Destination, EnhancedStatus, Outcome, Reason, Recipient};
 use crate::smtp::{Capabilities, Manner, SessionError, Settled, Transaction};
 
 /// A connection that has rested longer may be stale: its first flight stops before the content.
@@ -30,6 +30,8 @@ pub trait Observer {
     fn settled(&mut self, settled: Vec<Settled>);
     /// A server was passed over for the next one, or a destination will be spoken to differently from now on.
     fn note(&mut self, text: &str);
+    /// A server broke the protocol: the postmaster may want to know.
+    fn protocol_error(&mut self, text: &str);
 }
 
 /// How the delivery of a batch went for its destination.
@@ -40,7 +42,7 @@ pub enum Delivered {
     /// No server of it was ready for mail.
     Failed(Reason),
     /// It was too busy for another connection. Nobody of the batch is settled.
-    Busy,
+    Busy(Reason),
 }
 
 /// A worker's one connection.
@@ -187,6 +189,9 @@ impl CachedConnection {
                 Attempted::Done { left_over: transaction.left_over() }
             }
             Err(error) => {
+                if error.is_protocol_error() {
+                    observer.protocol_error(&error.to_string());
+                }
                 self.remember_protocol_error(batch.destination(), manner, &error, observer);
                 let next = next_server(&connection, batch.destination(), retry, &error);
                 if let Some(try_from) = next {
@@ -303,13 +308,17 @@ fn without_connection(
 ) -> Delivered {
     let nobody_is_settled = pending.len() == batch.recipients().len();
     match failure {
-        NotConnected::Busy(_) if nobody_is_settled => Delivered::Busy,
+        NotConnected::Busy(reason) if nobody_is_settled => Delivered::Busy(reason),
         NotConnected::Busy(reason) => {
             // A batch waits whole or not at all. The destination is alive: it has just taken some of it.
             observer.settled(deferred(pending, &reason));
             Delivered::Reached
         }
         NotConnected::Failed(reason) => {
+            // What is no reply at all, instead of a greeting or in answer to LHLO.
+            if reason.status == EnhancedStatus::new(4, 5, 0) && reason.reply.is_none() {
+                observer.protocol_error(&reason.text);
+            }
             observer.settled(deferred(pending, &reason));
             Delivered::Failed(reason)
         }

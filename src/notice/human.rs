@@ -154,6 +154,9 @@ fn what_is_attached(original: &Original<'_>) -> &'static str {
         Original::Header(_, HeaderOnly::Large) => {
             "Only the header of the message is attached, because the message is large."
         }
+        Original::Header(_, HeaderOnly::EightBit) => {
+            "Only the header of the message is attached, as far as it is ASCII: the rest could not be sent back either."
+        }
         Original::Header(_, HeaderOnly::Unfit) => {
             "Only the header of the message is attached, because its body has lines that are too long, or characters \
              that may not be sent in a report."

@@ -40,21 +40,36 @@ pub(super) enum HeaderOnly {
     Large,
     /// It has NUL octets or lines that no MIME part may hold (RFC 2045 section 2.8).
     Unfit,
+    /// It was refused because it is not ASCII: a report with its content would be refused, too.
+    EightBit,
 }
 
 impl<'a> Original<'a> {
-    /// Chooses. `start` is the beginning of the content, [`octets_wanted`] of it or all there is.
-    pub(super) fn choose(kind: Kind, envelope: &Envelope, start: &'a [u8], return_limit: u64) -> Self {
+    /// Chooses. `start` is the beginning of the content, [`octets_wanted`] of it or all there is; `ascii` says that
+    /// nothing else may be returned.
+    pub(super) fn choose(
+        kind: Kind,
+        envelope: &Envelope,
+        start: &'a [u8],
+        return_limit: u64,
+        ascii: bool,
+    ) -> Self {
         let why = if !kind.returns_content() || envelope.ret == Some(Return::Headers) {
             HeaderOnly::Habit
         } else if envelope.size > return_limit || envelope.size != start.len() as u64 {
             HeaderOnly::Large
         } else if !fits_mime(start) {
             HeaderOnly::Unfit
+        } else if ascii && !start.is_ascii() {
+            HeaderOnly::EightBit
         } else {
             return Self::Full(start);
         };
-        Self::Header(presentable(header_of(start)), why)
+        let mut header = presentable(header_of(start));
+        if ascii && !header.is_ascii() {
+            header.to_mut().iter_mut().filter(|octet| !octet.is_ascii()).for_each(|octet| *octet = b'?');
+        }
+        Self::Header(header, why)
     }
 
     /// The octets that are returned.
@@ -108,6 +123,15 @@ mod tests {
     use crate::notice::report::tests::envelope;
 
     #[test]
+    fn what_was_refused_for_its_octets_does_not_come_back_with_them() {
+        let mut envelope = envelope();
+        let content = "Subject: gr\u{fc}n\r\n\r\nbody\r\n".as_bytes();
+        envelope.size = content.len() as u64;
+        let original = Original::choose(Kind::Bounce, &envelope, content, 50_000, true);
+        assert_eq!(original, Original::Header(b"Subject: gr??n\r\n".into(), HeaderOnly::EightBit));
+    }
+
+    #[test]
     fn a_bounce_returns_the_message_where_it_may() {
         let long = format!("Subject: x\r\n\r\n{}\r\n", "a".repeat(999));
         let small = "Subject: x\r\n\r\nbody\r\n";
@@ -121,7 +145,7 @@ mod tests {
         ] {
             let mut envelope = envelope();
             (envelope.ret, envelope.size) = (ret, content.len() as u64);
-            let original = Original::choose(Kind::Bounce, &envelope, content.as_bytes(), limit);
+            let original = Original::choose(Kind::Bounce, &envelope, content.as_bytes(), limit, false);
             let why = match &original {
                 Original::Full(_) => None,
                 Original::Header(header, why) => {

@@ -119,7 +119,10 @@ impl Report<'_> {
     /// Writes the report.
     pub fn write(&self) -> Notice {
         let charset = self.charset();
-        let original = Original::choose(self.kind, self.envelope, self.content_start, self.return_limit);
+        // RFC 3463: 5.6.3, conversion required but not supported. Where bounces go there may be the same server.
+        let ascii = self.recipients.iter().any(|r| r.reason.status.subject_and_detail() == (6, 3));
+        let original =
+            Original::choose(self.kind, self.envelope, self.content_start, self.return_limit, ascii);
         let words = human::words(self, &original, charset);
         let status = delivery_status::write(self, charset);
         let boundary = boundary(self.id, &[words.as_bytes(), &status, original.octets()]);
@@ -183,6 +186,7 @@ fn original_words(original: &Original<'_>) -> &'static str {
         Original::Full(_) => "The message",
         Original::Header(_, HeaderOnly::Habit) => "Header of the message",
         Original::Header(_, HeaderOnly::Large) => "Header of the message, which is large",
+        Original::Header(_, HeaderOnly::EightBit) => "Header of the message, as far as it is ASCII",
         Original::Header(_, HeaderOnly::Unfit) => {
             "Header of the message, which is not in a form to be attached"
         }

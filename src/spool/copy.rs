@@ -71,6 +71,8 @@ impl Pickup {
         if limit > 0 && metadata.len() > limit.saturating_add(OVERHEAD_MAX) {
             return Err(refuse(Some(uid), "it is larger than message_size_limit"));
         }
+        // A file with holes takes no room where it lies, but its copy does: it must not fill the disk for others.
+        self.spool.check_free(metadata.len().saturating_add(self.limits.minfree))?;
         Ok(Claimed { file, uid })
     }
 

@@ -62,7 +62,9 @@ impl JobFifo {
         }
         if stat.st_mode & 0o777 & !MODE != 0 {
             let mode = stat.st_mode & 0o777;
-            return Err(refuse(format!("its mode is {mode:04o}, which is more than {MODE:04o}")));
+            return Err(refuse(format!(
+                "its mode is {mode:04o}, which is more than {MODE:04o}: chmod {MODE:04o} mends that"
+            )));
         }
         Ok(Self { file: File::from(fd) })
     }

@@ -202,12 +202,15 @@ impl Pickup {
         PickedUp::Gone
     }
 
+    /// Forgets what was complained about: to be called now and then.
+    pub fn forget_complaints(&mut self) {
+        self.complained.clear();
+    }
+
     /// Whether a complaint about this name is new.
-    pub(super) fn complain(&mut self, name: &OsStr) -> bool {
-        if self.complained.len() >= COMPLAINTS_MAX {
-            self.complained.clear();
-        }
-        self.complained.insert(name.to_owned())
+    pub fn complain(&mut self, name: &OsStr) -> bool {
+        // Who makes thousands of such names has said enough with the first.
+        self.complained.len() < COMPLAINTS_MAX && self.complained.insert(name.to_owned())
     }
 
     /// What a finished or failed copy means for the dropped file.

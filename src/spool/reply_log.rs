@@ -26,7 +26,10 @@ pub const LOG_SIZE_MAX: u64 = 16 << 20;
 /// Octets of one line; a longer one is not ours.
 const LINE_LENGTH_MAX: usize = 128 << 10;
 /// Octets kept of a server's text.
-const TEXT_LENGTH_MAX: usize = 4096;
+const TEXT_LENGTH_MAX: usize = 1000;
+/// The same once the log has [`LOG_SIZE_MAX`]: a server with much to say to each of a million recipients must not fill
+/// disk and memory.
+const TEXT_LENGTH_SHORT: usize = 200;
 
 /// What became of one recipient in one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,10 +64,17 @@ impl LoggedReply {
             address: recipient.address.clone(),
             outcome: outcome.word().to_owned(),
             dsn: reason.status,
-            text: cut(&reason.text),
-            reply: reason.reply.as_deref().map(cut),
-            mta: mta.map(cut),
+            text: cut(&reason.text, TEXT_LENGTH_MAX),
+            reply: reason.reply.as_deref().map(|reply| cut(reply, TEXT_LENGTH_MAX)),
+            mta: mta.map(|mta| cut(mta, TEXT_LENGTH_MAX)),
         }
+    }
+
+    /// The same in few words.
+    fn shortened(&self) -> Self {
+        let short = |text: &str| cut(text, TEXT_LENGTH_SHORT);
+        let (reply, mta) = (self.reply.as_deref().map(short), self.mta.as_deref().map(short));
+        Self { text: short(&self.text), reply, mta, ..self.clone() }
     }
 
     fn is_refusal(&self) -> bool {
@@ -72,9 +82,9 @@ impl LoggedReply {
     }
 }
 
-/// At most [`TEXT_LENGTH_MAX`] octets of a text, whole characters.
-fn cut(text: &str) -> String {
-    text.get(..text.floor_char_boundary(TEXT_LENGTH_MAX)).unwrap_or_default().to_owned()
+/// At most `max` octets of a text, whole characters.
+fn cut(text: &str, max: usize) -> String {
+    text.get(..text.floor_char_boundary(max)).unwrap_or_default().to_owned()
 }
 
 /// A log, read from its start: whole lines that parse.
@@ -114,8 +124,14 @@ impl Spool {
         if ends_torn(&file, length)? {
             lines.push(b'\n');
         }
-        for reply in replies.iter().filter(|reply| !full || reply.is_refusal()) {
-            serde_json::to_writer(&mut lines, reply)?;
+        for reply in replies {
+            if !full {
+                serde_json::to_writer(&mut lines, reply)?;
+            } else if reply.is_refusal() {
+                serde_json::to_writer(&mut lines, &reply.shortened())?;
+            } else {
+                continue;
+            }
             lines.push(b'\n');
         }
         file.write_all(&lines)

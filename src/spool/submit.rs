@@ -189,16 +189,18 @@ impl Spool {
     }
 
     pub(super) fn check_room(&self, limits: &SubmitLimits) -> Result<(), SubmitError> {
-        if limits.minfree == 0 {
-            return Ok(());
-        }
+        if limits.minfree == 0 { Ok(()) } else { self.check_free(limits.minfree) }
+    }
+
+    /// Sees that `wanted` octets are free.
+    pub(super) fn check_free(&self, wanted: u64) -> Result<(), SubmitError> {
         let free = self.free_space().map_err(|source| SubmitError::Io {
             doing: "ask for free space on",
             path: self.path().to_owned(),
             source,
         })?;
-        if free < limits.minfree {
-            return Err(SubmitError::NoRoom { path: self.path().to_owned(), free, wanted: limits.minfree });
+        if free < wanted {
+            return Err(SubmitError::NoRoom { path: self.path().to_owned(), free, wanted });
         }
         Ok(())
     }

@@ -420,7 +420,7 @@ fn a_server_without_room_is_busy_and_nobody_is_settled() {
     let mut client = client(&site.nexthop(&["a"]), &[], &[(Stage::Connect, 200)]);
     let start = Instant::now();
     let (delivered, collector) = deliver(&mut client);
-    assert!(matches!(delivered, Delivered::Busy), "{delivered:?}");
+    assert!(matches!(delivered, Delivered::Busy(_)), "{delivered:?}");
     assert!(
         start.elapsed() >= Duration::from_millis(190) && start.elapsed() < AT_ONCE,
         "{:?}",
@@ -608,6 +608,10 @@ impl Observer for Unmarkable {
 
     fn note(&mut self, text: &str) {
         self.0.note(text);
+    }
+
+    fn protocol_error(&mut self, text: &str) {
+        self.0.protocol_error(text);
     }
 }
 

@@ -53,12 +53,13 @@ pub struct Master {
     loading: usize,
     /// Files asked to be taken and not reported yet.
     taking: usize,
-    /// Recipients in memory when a message was passed over for want of room.
-    passed_over: Option<usize>,
+    /// Recipients in memory when a message was passed over for want of room, and when that was.
+    passed_over: Option<(usize, Instant)>,
     /// Workers that could not be started.
     missing: Vec<WorkerId>,
     missing_since: Instant,
     stop_by: Option<Instant>,
+    pickup_lost: bool,
 }
 
 /// What the master is made of.
@@ -104,6 +105,7 @@ impl Master {
             missing: Vec::new(),
             missing_since: started,
             stop_by: None,
+            pickup_lost: false,
         }
     }
 
@@ -151,8 +153,12 @@ impl Master {
 
     fn time_to_sleep(&self) -> Duration {
         let now = Instant::now();
+        if let Some(by) = self.stop_by {
+            // Nothing else is begun any more.
+            return by.saturating_duration_since(now);
+        }
         let scheduler = self.scheduler.next_wakeup().map(|moment| self.started + moment);
-        let next = [scheduler, self.intake.next_listing(), self.stop_by, self.jobs.next_count()];
+        let next = [scheduler, self.intake.next_listing(), self.jobs.next_count()];
         let soonest = next.into_iter().flatten().min();
         soonest.map_or(Duration::from_secs(60), |moment| moment.saturating_duration_since(now))
     }
@@ -191,13 +197,19 @@ impl Master {
     fn stop(&mut self) {
         if self.stop_by.is_none() {
             self.stop_by = Some(Instant::now() + self.config.shutdown_timeout);
-            self.crew.empty_mailboxes();
+            for (worker, order) in self.crew.empty_mailboxes() {
+                let id = order.message.envelope.id;
+                self.step_unless_stopping(Event::TakenBack { worker, batch: order.batch });
+                self.conclude_if_idle(id);
+            }
+            self.drain_jobs();
             log::info!("stopping: {} batches are under way", self.crew.batches());
         }
     }
 
     fn has_stopped(&self) -> bool {
-        let is_done = || self.crew.batches() == 0 && !self.table.values().any(|entry| entry.is_acting);
+        let is_acting = || self.table.values().any(|entry| entry.is_acting);
+        let is_done = || self.crew.batches() == 0 && self.taking == 0 && !is_acting();
         self.stop_by.is_some_and(|by| by <= Instant::now() || is_done())
     }
 
@@ -215,7 +227,8 @@ impl Master {
             Instant::now() < by
         });
         log::info!("stopped");
-        Ok(())
+        // A service manager starts again what has failed, not what was told to stop.
+        if self.pickup_lost { Err(io::Error::other("its pickup thread has failed")) } else { Ok(()) }
     }
 }
 

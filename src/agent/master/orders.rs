@@ -14,6 +14,8 @@ use crate::queue::job::{IncomingName, JobLine, Submission};
 use crate::queue::scheduler::{self, BatchEnd, Event, Health, WorkerId};
 use crate::spool::{Draft, Place};
 
+/// Reads of the FIFO at a stop: more than a pipe holds.
+const DRAINS_MAX: usize = 4;
 /// How long to wait before a worker that could not be started is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
@@ -30,6 +32,14 @@ impl Master {
                     self.take(name, Some(Box::new(draft)));
                 }
             }
+        }
+    }
+
+    /// Reads what writers have been promised: the envelope of a bare message is in its job line alone.
+    pub(super) fn drain_jobs(&mut self) {
+        // Writers may go on; a pipe's worth is what had been written when the stop came.
+        for _ in 0..DRAINS_MAX {
+            self.read_jobs();
         }
     }
 
@@ -114,13 +124,15 @@ impl Master {
             }
             Report::Queued(ids) => self.add_queued(ids),
             Report::Listed(Chunk { place, ids, is_last }) => {
+                let found = !ids.is_empty();
                 ids.into_iter().for_each(|id| self.intake.add(Name { id, place, is_new: false }));
-                self.intake.has_come(place, is_last);
+                self.intake.has_come(place, is_last, found);
             }
             Report::PickedUp(Found { ids, is_last }) => {
+                let found = !ids.is_empty();
                 self.add_queued(ids);
                 match is_last {
-                    Some(is_last) => self.intake.has_come(Place::Incoming, is_last),
+                    Some(is_last) => self.intake.has_come(Place::Incoming, is_last, found),
                     None => self.taking = self.taking.saturating_sub(1),
                 }
             }
@@ -132,6 +144,7 @@ impl Master {
                 log::error!(
                     "the pickup thread has failed, so nothing can be loaded: the agent stops; all mail is kept"
                 );
+                self.pickup_lost = true;
                 self.stop();
             }
         }

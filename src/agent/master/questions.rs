@@ -38,6 +38,13 @@ impl Master {
         let Some(entry) = self.table.get_mut(&id) else {
             return self.begin_errand(id, Errand::Act(id, action, answer));
         };
+        if let Then::Act(promised, _) = &entry.then {
+            // What somebody was promised is not taken back by the next one.
+            let error =
+                format!("{promised:?} was asked for before, and is done when its batch ends").to_lowercase();
+            let _ = answer.send(Answer::Acted(Err(io::Error::other(error))));
+            return;
+        }
         entry.then = Then::Act(action, answer);
         self.step_unless_stopping(Event::Withdrawn { id });
         self.conclude_if_idle(id);

@@ -5,7 +5,7 @@
 //! - Always true: an ID in the table is never loaded again.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
@@ -23,6 +23,8 @@ use crate::spool::{Cursor, Place};
 
 /// Recipients of a message that are loaded at once.
 const WINDOW: usize = 1000;
+/// How long mail that was passed over waits while less than half of memory has become free.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A message that the master knows of.
 #[derive(Default)]
@@ -74,11 +76,14 @@ impl Master {
         }
     }
 
-    /// What was passed over is on disk only; once a part of memory is free, it gets another chance.
+    /// What was passed over is on disk only. Once half of memory is free it gets another chance; for less, only after
+    /// a while: most of a large backlog would be read in vain each time.
     pub(super) fn look_again_if_there_is_room(&mut self) {
         let in_memory = self.scheduler.recipients();
-        // At least one has to go, or a small memory would be offered the same message again and again.
-        if self.passed_over.is_some_and(|then| in_memory <= then.saturating_sub((then / 8).max(1))) {
+        let has_room = |(then, since): (usize, Instant)| {
+            in_memory <= then / 2 || in_memory <= then - then / 8 && since.elapsed() >= LOOK_AGAIN
+        };
+        if self.passed_over.is_some_and(has_room) {
             self.passed_over = None;
             self.intake.want(Place::Active, false);
         }
@@ -122,8 +127,14 @@ impl Master {
         if !matches!(entry.then, Then::Finish) {
             return self.conclude_if_idle(id);
         }
+        if is_first && entry.loaded.is_some() {
+            // It is in memory already: a message is there once.
+            return;
+        }
         if is_first && !self.scheduler.admits(&recipients) {
-            self.passed_over = Some(self.scheduler.recipients());
+            // The first one counts: the others of this listing come right behind it.
+            let in_memory = self.scheduler.recipients();
+            self.passed_over.get_or_insert_with(|| (in_memory, Instant::now()));
             self.table.remove(&id);
             return;
         }

@@ -1,8 +1,9 @@
 //! Listings that keep their place, what lies in `incoming/`, and what a crash has left.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
@@ -12,30 +13,51 @@ use crate::agent::log::PICKUP;
 use crate::agent::recorder::logged;
 use crate::agent::report::Report;
 use crate::mail::QueueId;
+use crate::queue::job::IncomingName;
 use crate::spool::{Draft, Entry, Names, Peek, PickedUp, Place, Taken};
 
 /// Names in one part of a listing.
 const NAMES_AT_ONCE: usize = 256;
 /// Dropped files looked at in one go, before other errands get their turn.
 const PICKED_UP_AT_ONCE: usize = 64;
+/// Time between two tries of what could not be queued.
+const POSTPONED_INTERVAL: Duration = Duration::from_secs(55);
 /// Time between two searches for what writers have left unfinished.
 const STALE_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl PickupThread {
     pub(super) fn recover(&mut self) {
-        let (config, pickup) = (Arc::clone(&self.config), &mut self.pickup);
-        match pickup.recover_tmp(&|uid| is_trusted(&config, uid)) {
-            Ok(found) => found.into_iter().for_each(|picked_up| {
-                log_picked_up(picked_up);
-            }),
-            Err(error) => {
-                log::error!("tmp/ cannot be searched for interrupted pickups: {error}; they are kept");
-            }
-        }
+        self.recover_claimed();
         match self.spool.remove_orphan_logs() {
             Ok(ids) => ids.iter().for_each(|id| log::debug!("deferred/{id}.log had no message: removed")),
             Err(error) => log::error!("deferred/ cannot be searched for logs without a message: {error}"),
         }
+    }
+
+    /// Takes up again what was claimed and not queued, because of a crash or for want of room.
+    fn recover_claimed(&mut self) {
+        let config = Arc::clone(&self.config);
+        match self.pickup.recover_tmp(&|uid| is_trusted(&config, uid)) {
+            Ok(found) => {
+                let ids = found.into_iter().filter_map(|picked_up| self.log(picked_up)).collect();
+                self.reporter.send(Report::Queued(ids));
+            }
+            Err(error) => {
+                log::error!("tmp/ cannot be searched for interrupted pickups: {error}; they are kept");
+            }
+        }
+    }
+
+    /// At the start of a listing, a minute after the last one or later.
+    fn try_postponed(&mut self) {
+        if self.postponed_tried.elapsed() < POSTPONED_INTERVAL {
+            return;
+        }
+        self.postponed_tried = Instant::now();
+        self.recover_claimed();
+        let due = self.postponed.due();
+        let ids = due.into_iter().filter_map(|(name, draft)| self.take_named(&name, Some(draft))).collect();
+        self.reporter.send(Report::Queued(ids));
     }
 
     pub(super) fn remove_stale_drafts(&mut self) {
@@ -44,6 +66,7 @@ impl PickupThread {
             return;
         }
         self.stale_looked_for = now;
+        self.pickup.forget_complaints();
         match self.pickup.remove_stale_drafts(now) {
             Ok(removed) => removed.into_iter().for_each(|(name, result)| match result {
                 Ok(()) => log::info!(target: PICKUP, "{}: unfinished for 36 hours: removed", name.display()),
@@ -83,6 +106,7 @@ impl PickupThread {
 
     pub(super) fn pick_up(&mut self) {
         if self.incoming.is_none() {
+            self.try_postponed();
             self.remove_stale_drafts();
         }
         let names = match self.incoming.take().map_or_else(|| self.spool.names(Place::Incoming), Ok) {
@@ -96,16 +120,19 @@ impl PickupThread {
         let config = Arc::clone(&self.config);
         let trusted = |uid| is_trusted(&config, uid);
         let mut ids = Vec::new();
-        for entry in chunk {
+        for entry in chunk.into_iter().filter(|entry| self.postponed.may_try(&entry.name)).collect::<Vec<_>>()
+        {
             match self.pickup.peek(&entry.name) {
                 // A bare message waits for its job line.
                 Ok(Peek::Bare | Peek::Nothing) => {}
                 Ok(Peek::QueueFile | Peek::Unusable) => {
-                    ids.extend(log_picked_up(self.pickup.take_queue_file(&entry.name, &trusted)));
+                    let picked_up = self.pickup.take_queue_file(&entry.name, &trusted);
+                    ids.extend(self.log(picked_up));
                 }
-                Err(error) => {
+                Err(error) if self.pickup.complain(&entry.name) => {
                     log::error!("incoming/{} cannot be read: {error}; it stays", entry.name.display());
                 }
+                Err(_) => {}
             }
         }
         self.incoming = rest;
@@ -113,34 +140,61 @@ impl PickupThread {
         self.reporter.send(Report::PickedUp(Found { ids, is_last }));
     }
 
-    /// Takes a file that a job line names. Where the line is of no use the file stays, for `queue list` to show.
-    pub(super) fn take(&mut self, name: &str, draft: Option<Box<Draft>>) {
+    /// Takes a file that a job line names.
+    pub(super) fn take(&mut self, name: &IncomingName, draft: Option<Box<Draft>>) {
+        let ids = self.take_named(name, draft).into_iter().collect();
+        self.reporter.send(Report::PickedUp(Found { ids, is_last: None }));
+    }
+
+    /// Where the job line is of no use the file stays, for `queue list` to show.
+    fn take_named(&mut self, name: &IncomingName, draft: Option<Box<Draft>>) -> Option<QueueId> {
         let config = Arc::clone(&self.config);
+        let trusted = |uid| is_trusted(&config, uid);
+        let file = name.as_str().as_ref();
         if let Some(nexthop) = draft.as_ref().and_then(|draft| draft.nexthop.as_ref())
             && let Err(error) = config.destination(nexthop)
         {
-            log::error!(target: PICKUP, "job line for incoming/{name} skipped: nexthop \"{nexthop}\": {error}; the file stays");
-            return self.reporter.send(Report::PickedUp(Found { ids: Vec::new(), is_last: None }));
+            let what = format!("job line for incoming/{name} skipped: nexthop \"{nexthop}\"");
+            log::error!(target: PICKUP, "{what}: {error}; the file stays");
+            return None;
         }
-        let trusted = |uid| is_trusted(&config, uid);
-        let picked_up = match draft {
-            Some(draft) => self.pickup.take_bare(name.as_ref(), *draft, &trusted),
-            None => match self.pickup.peek(name.as_ref()) {
-                Ok(Peek::Bare) => {
-                    log::warn!(
-                        "incoming/{name} is no queue file, and its job line names no sender and recipients; it stays"
-                    );
-                    return self.reporter.send(Report::PickedUp(Found { ids: Vec::new(), is_last: None }));
-                }
-                _ => self.pickup.take_queue_file(name.as_ref(), &trusted),
-            },
+        let picked_up = match &draft {
+            Some(draft) => self.pickup.take_bare(file, Draft::clone(draft), &trusted),
+            None if matches!(self.pickup.peek(file), Ok(Peek::Bare)) => {
+                let lacks = "is no queue file, and its job line names no sender and recipients";
+                log::warn!(target: PICKUP, "incoming/{name} {lacks}; it stays");
+                return None;
+            }
+            None => self.pickup.take_queue_file(file, &trusted),
         };
-        if matches!(picked_up, PickedUp::Gone) {
+        match (&picked_up, draft) {
             // No error: another line may have been faster. But a mistyped name should leave a trace.
-            log::info!(target: PICKUP, "job line for incoming/{name}: there is no such file (any more)");
+            (PickedUp::Gone, _) => {
+                log::info!(target: PICKUP, "job line for incoming/{name}: there is no such file (any more)");
+            }
+            (PickedUp::Postponed { .. }, Some(draft)) => self.postpone(name, draft),
+            _ => {}
         }
-        let ids = log_picked_up(picked_up).into_iter().collect();
-        self.reporter.send(Report::PickedUp(Found { ids, is_last: None }));
+        self.log(picked_up)
+    }
+
+    /// No listing brings the envelope of a bare message back.
+    fn postpone(&mut self, name: &IncomingName, draft: Box<Draft>) {
+        if !self.postponed.add_draft(name.clone(), draft) {
+            log::error!(target: PICKUP, "incoming/{name} stays: too many wait; its job line must be written again");
+        }
+    }
+
+    /// Says in the log what became of a dropped file; returns its ID if it is queued.
+    pub(super) fn log(&mut self, picked_up: PickedUp) -> Option<QueueId> {
+        let is_news = match &picked_up {
+            PickedUp::Postponed { name, error } => {
+                self.tell_of_shortage(&error.to_string());
+                self.postponed.add(name)
+            }
+            _ => true,
+        };
+        if is_news { log_picked_up(picked_up) } else { None }
     }
 }
 
@@ -161,7 +215,7 @@ pub(super) fn take_some(mut names: Names, count: usize) -> (VecDeque<Entry>, Opt
 }
 
 /// Says in the log what became of a dropped file; returns its ID if it is queued.
-pub(super) fn log_picked_up(picked_up: PickedUp) -> Option<QueueId> {
+fn log_picked_up(picked_up: PickedUp) -> Option<QueueId> {
     match picked_up {
         PickedUp::Queued(taken) => {
             let Taken { id, uid, sender, ignored_nexthop, leftover, .. } = taken;
@@ -184,12 +238,25 @@ pub(super) fn log_picked_up(picked_up: PickedUp) -> Option<QueueId> {
             );
         }
         PickedUp::Postponed { name, error } => {
-            let name = name.display();
-            log::error!(target: PICKUP, "incoming/{name} cannot be queued now: {error}; it is kept and tried again");
+            let (place, name) = (place_of(&name), name.display());
+            log::error!(
+                target: PICKUP,
+                "{place}/{name} cannot be queued now: {error}; it is kept and tried again in a minute"
+            );
         }
         PickedUp::Stuck { name, error } => {
-            log::error!(target: PICKUP, "\"{}\" of incoming/ cannot be moved: {error}; it stays", name.display());
+            let (place, name) = (place_of(&name), name.display());
+            log::error!(target: PICKUP, "{place}/{name} cannot be moved: {error}; it stays");
         }
     }
     None
+}
+
+/// Where a name is: claimed files are in `tmp/`, under a name of ours.
+fn place_of(name: &OsStr) -> &'static str {
+    let is_claimed = name
+        .to_str()
+        .and_then(|name| name.strip_suffix(".in"))
+        .is_some_and(|id| id.parse::<QueueId>().is_ok());
+    if is_claimed { "tmp" } else { "incoming" }
 }

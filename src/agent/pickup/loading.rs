@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::listing::log_picked_up;
 use super::{Load, PickupThread, is_trusted};
 use crate::agent::finish;
 use crate::agent::log::PICKUP;
@@ -110,7 +109,8 @@ impl PickupThread {
             LoadError::Foreign(_) => {
                 let config = Arc::clone(&self.config);
                 let picked_up = self.pickup.take_foreign(id, Place::Active, &|uid| is_trusted(&config, uid));
-                self.reporter.send(Report::Queued(log_picked_up(picked_up).into_iter().collect()));
+                let ids = self.log(picked_up).into_iter().collect();
+                self.reporter.send(Report::Queued(ids));
             }
             LoadError::Io(error) => {
                 log::error!("{id}: the queue file cannot be read: {error}; tried again in a minute");

@@ -6,10 +6,11 @@
 
 mod listing;
 mod loading;
+mod postponed;
 mod settling;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::Receiver;
 use nix::unistd::{Uid, User};
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::mail::{Outcome, QueueId, Reason};
 use crate::queue::job::IncomingName;
 use crate::spool::{Cursor, Draft, Names, Pickup, Place, Spool, SubmitLimits};
+use postponed::Postponed;
 
 /// What the master wants done.
 #[derive(Debug)]
@@ -101,6 +103,10 @@ pub struct PickupThread {
     deferred: Option<Names>,
     incoming: Option<Names>,
     stale_looked_for: SystemTime,
+    postponed: Postponed,
+    postponed_tried: Instant,
+    /// When the postmaster was told last that room is short.
+    shortage_told: Option<Instant>,
 }
 
 impl PickupThread {
@@ -116,6 +122,9 @@ impl PickupThread {
             deferred: None,
             incoming: None,
             stale_looked_for: SystemTime::UNIX_EPOCH,
+            postponed: Postponed::default(),
+            postponed_tried: Instant::now(),
+            shortage_told: None,
         }
     }
 
@@ -136,7 +145,7 @@ impl PickupThread {
             }
             Errand::List { place, everything } => self.list(place, everything),
             Errand::PickUp => self.pick_up(),
-            Errand::Take { name, draft } => self.take(name.as_str(), draft),
+            Errand::Take { name, draft } => self.take(&name, draft),
             Errand::Suspend(order, reason) => self.settle(&order, &Outcome::Deferred(reason)),
             Errand::SettleLost(order) => self.settle_lost(&order),
             Errand::Act(id, action, answer) => self.act(id, action, &answer),

@@ -1,5 +1,7 @@
 //! Batches that end without a worker: suspended ones, and those over which a worker has panicked.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 
 use super::PickupThread;
@@ -9,6 +11,9 @@ use crate::agent::{finish, notices, recorder};
 use crate::mail::{EnhancedStatus, Outcome, Protocol, Reason};
 use crate::notice::TroubleClass;
 use crate::spool::{LoggedReply, State};
+
+/// Time between two notices of class `resource`.
+const SHORTAGE_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl PickupThread {
     pub(super) fn settle(&self, order: &Order, outcome: &Outcome) {
@@ -61,6 +66,19 @@ impl PickupThread {
             let finished = finish::finish(&self.spool, &self.config, &order.message, protocol);
             self.reporter.send(Report::Dismissed { id: finished.id, queued: finished.queued });
         }
+    }
+
+    /// Tells the postmaster that mail cannot be queued for want of room, once an hour at most.
+    pub(super) fn tell_of_shortage(&mut self, error: &str) {
+        if self.shortage_told.is_some_and(|told| told.elapsed() < SHORTAGE_INTERVAL) {
+            return;
+        }
+        self.shortage_told = Some(Instant::now());
+        let about = format!(
+            "Mail in incoming/ cannot be queued: {error}. It is kept there, and tried again every minute."
+        );
+        let id = notices::queue_trouble(&self.spool, &self.config, TroubleClass::Resource, &about);
+        self.reporter.send(Report::Queued(id.into_iter().collect()));
     }
 
     pub(super) fn tell_of_panic(&self, about: &str) {

@@ -90,8 +90,8 @@ fn not_without_agent(spool: &Spool, error: &SpoolError) -> Failure {
         SpoolError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Failure::new(
             EX_NOPERM,
             format!(
-                "no agent is running, and without one only root and uid {} may look into {}: start the agent, or \
-                 become one of them",
+                "no agent is running, and without one only root and the queue's owner (uid {}) may look into {}: start \
+                 the agent, or become one of them",
                 spool.owner().0.as_raw(),
                 spool.path().display()
             ),

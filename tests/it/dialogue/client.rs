@@ -89,7 +89,7 @@ impl Client for Shipped {
         let mut collector = Collector::default();
         let delivered = self.cached.deliver(&batch, &content, &self.transport, &mut collector);
         self.cached.say_goodbye(&|| false);
-        assert!(!matches!(delivered, Delivered::Busy), "the peer's backlog has room");
+        assert!(!matches!(delivered, Delivered::Busy(_)), "the peer's backlog has room");
         collector.outcomes(&batch)
     }
 
@@ -110,6 +110,7 @@ pub fn file_of(content: &[u8]) -> io::Result<File> {
 pub struct Collector {
     pub settled: Vec<Settled>,
     pub notes: Vec<String>,
+    pub protocol_errors: Vec<String>,
     at_stake: BTreeSet<u32>,
 }
 
@@ -142,5 +143,9 @@ impl Observer for Collector {
 
     fn note(&mut self, text: &str) {
         self.notes.push(text.to_owned());
+    }
+
+    fn protocol_error(&mut self, text: &str) {
+        self.protocol_errors.push(text.to_owned());
     }
 }

@@ -15,6 +15,7 @@ mod pressure;
 mod privileges;
 mod resting;
 mod retries;
+mod shortage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
