@@ -41,7 +41,7 @@ impl Sink {
         let mut command = site.command(&["sink", "--lmtp", "--listen", &listen, "--maildir"]);
         // Slow enough that a kill finds deliveries under way.
         let script = site.path().join(format!("{name}.script"));
-        fs::write(&script, "data-done * delay 40ms\n").unwrap();
+        fs::write(&script, "data-done * delay 100ms\n").unwrap();
         command.arg(&maildir).arg("--script").arg(&script).stdin(Stdio::null());
         let mut process = Process::start("the sink", &mut command);
         wait_for("the sink's socket", SOON, || {

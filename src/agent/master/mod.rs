@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::mail::QueueId;
 use crate::queue::scheduler::{Event, Limits, Scheduler, Settings, WorkerId};
 use crate::spool::{Place, Spool, Watch};
-use table::Entry;
+use table::{Entry, PassedOver};
 
 /// Files of `incoming/` named by job lines that the pickup thread has not come to yet.
 const TAKES_MAX: usize = 256;
@@ -53,8 +53,8 @@ pub struct Master {
     loading: usize,
     /// Files asked to be taken and not reported yet.
     taking: usize,
-    /// Recipients in memory when a message was passed over for want of room, and when that was.
-    passed_over: Option<(usize, Instant)>,
+    /// Since the active queue was last looked through.
+    passed_over: Option<PassedOver>,
     /// Workers that could not be started.
     missing: Vec<WorkerId>,
     missing_since: Instant,

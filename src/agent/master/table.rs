@@ -23,8 +23,10 @@ use crate::spool::{Cursor, Place};
 
 /// Recipients of a message that are loaded at once.
 const WINDOW: usize = 1000;
-/// How long mail that was passed over waits while less than half of memory has become free.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a file that was read in vain keeps the next look away: some ten times what reading it takes.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// The same for all of them together.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// A message that the master knows of.
 #[derive(Default)]
@@ -57,6 +59,25 @@ pub(super) enum Then {
     Act(Action, Sender<Answer>),
 }
 
+/// Messages that were passed over for want of room.
+pub(super) struct PassedOver {
+    /// Recipients in memory when the first was.
+    in_memory: usize,
+    since: Instant,
+    files: u32,
+}
+
+impl PassedOver {
+    /// Most of a large backlog would be read in vain each time: so half of memory must be free, or, for less, the last
+    /// look must be as long ago as it was dear.
+    fn may_look_again(&self, in_memory: usize) -> bool {
+        let pause = LOOK_AGAIN.saturating_mul(self.files).min(LOOK_AGAIN_MAX);
+        // At least one has to go, or a small memory would be offered the same message again and again.
+        let some = self.in_memory.saturating_sub((self.in_memory / 8).max(1));
+        in_memory <= self.in_memory / 2 || in_memory <= some && self.since.elapsed() >= pause
+    }
+}
+
 impl Master {
     pub(super) fn load_more(&mut self) {
         if self.stop_by.is_some() {
@@ -76,14 +97,19 @@ impl Master {
         }
     }
 
-    /// What was passed over is on disk only. Once half of memory is free it gets another chance; for less, only after
-    /// a while: most of a large backlog would be read in vain each time.
+    /// Notes that a message found no room. What counts is how full memory was at most, whoever filled it.
+    fn pass_over(&mut self) {
+        let in_memory = self.scheduler.recipients();
+        let new = || PassedOver { in_memory, since: Instant::now(), files: 0 };
+        let passed = self.passed_over.get_or_insert_with(new);
+        passed.in_memory = passed.in_memory.max(in_memory);
+        passed.files = passed.files.saturating_add(1);
+    }
+
+    /// What was passed over is on disk only; once a part of memory is free, it gets another chance.
     pub(super) fn look_again_if_there_is_room(&mut self) {
         let in_memory = self.scheduler.recipients();
-        let has_room = |(then, since): (usize, Instant)| {
-            in_memory <= then / 2 || in_memory <= then - then / 8 && since.elapsed() >= LOOK_AGAIN
-        };
-        if self.passed_over.is_some_and(has_room) {
+        if self.passed_over.as_ref().is_some_and(|passed| passed.may_look_again(in_memory)) {
             self.passed_over = None;
             self.intake.want(Place::Active, false);
         }
@@ -132,9 +158,7 @@ impl Master {
             return;
         }
         if is_first && !self.scheduler.admits(&recipients) {
-            // The first one counts: the others of this listing come right behind it.
-            let in_memory = self.scheduler.recipients();
-            self.passed_over.get_or_insert_with(|| (in_memory, Instant::now()));
+            self.pass_over();
             self.table.remove(&id);
             return;
         }

@@ -199,3 +199,14 @@ fn a_nexthop_in_a_file_counts_for_those_who_are_trusted() {
     site.wait_for_line(&["gone:unix:/x"], SOON);
     agent.stop();
 }
+
+#[test]
+fn addresses_of_a_job_line_without_a_domain_get_ours() {
+    let (site, server) = prepared();
+    let agent = site.start_agent();
+    let recipient = json!({"address": "joe", "sender": "list+joe"});
+    submit_job(&site, "unqualified", json!({"sender": "ann", "recipients": [recipient]}));
+    server.only_mail_of("joe@mx.example.org");
+    site.wait_for_line(&["from=<ann@mx.example.org>", "size="], SOON);
+    agent.stop();
+}
