@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -143,4 +143,19 @@ fn a_broken_protocol_is_told_to_a_postmaster_who_asks_for_it() {
     server.only_mail_of("b@example.org");
     agent.signal(Signal::TERM);
     agent.stop();
+}
+
+#[test]
+fn a_server_that_never_says_goodbye_holds_up_neither_mail_nor_a_stop() {
+    let site = Site::new("");
+    let server = Server::start(&site, "mail", "quit silence");
+    server.serves(&site, "workers = 1\nworkers_reserved = 0\n[transport.lmtp]\ncache_connection = \"no\"\n");
+    let agent = site.start_agent();
+    submit(&site, "first", &["b@example.org"]);
+    site.wait_for_line(&[": removed"], SOON);
+    submit(&site, "second", &["b@example.org"]);
+    site.wait_for_lines(2, &[": removed"], SOON);
+    let stopped = Instant::now();
+    agent.stop();
+    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
 }
