@@ -134,9 +134,11 @@ impl Intake {
 
     /// When the next listing is due by itself.
     pub fn next_listing(&self) -> Option<Instant> {
-        let next = |listing: &Listing| match (listing.wanted, listing.asked) {
-            (true, false) => listing.next.min(listing.not_before),
-            _ => listing.next,
+        // Without room nothing is asked for, however much it is wanted: what makes room wakes the master.
+        let may_ask =
+            |listing: &Listing| listing.wanted && !listing.asked && !listing.going_on && self.has_room();
+        let next = |listing: &Listing| {
+            if may_ask(listing) { listing.next.min(listing.not_before) } else { listing.next }
         };
         self.listings.iter().map(next).min()
     }

@@ -97,6 +97,25 @@ impl Spool {
     }
 }
 
+/// What tells a file from another one that has its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    device: u64,
+    inode: u64,
+    size: i64,
+    modified: SystemTime,
+}
+
+impl Spool {
+    /// Which file a name in `incoming/` is, so that it can be told from a later one of the same name. `None` if there
+    /// is none.
+    pub fn fingerprint(&self, name: &OsStr) -> Option<Fingerprint> {
+        let stat = rustix::fs::statat(self.at(Place::Incoming), name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let modified = system_time(stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
+        Some(Fingerprint { device: stat.st_dev, inode: stat.st_ino, size: stat.st_size, modified })
+    }
+}
+
 /// Whether a name in `incoming/` is one that software may give to a finished message.
 pub fn is_incoming_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();

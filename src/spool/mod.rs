@@ -33,7 +33,7 @@ pub use examine::Examined;
 pub use fifo::{JOB_LINE_ATOMIC, JobFifo, JobWritten};
 pub use format::RECIPIENTS_MAX;
 pub use lines::Cursor;
-pub use listing::{Entry, Names, is_incoming_name};
+pub use listing::{Entry, Fingerprint, Names, is_incoming_name};
 pub use pickup::{Peek, PickedUp, Pickup, Taken};
 pub use prepare::Lock;
 pub use queue_file::{Content, LoadError, Loaded, QueueFile, Recipients};

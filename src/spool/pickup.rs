@@ -247,7 +247,10 @@ impl Pickup {
     ) -> PickedUp {
         match self.spool.rename_new(Place::Tmp, &claimed_name(id), place, id.as_str().as_ref()) {
             Ok(()) => PickedUp::SetAside { name: name.to_owned(), id, place, uid, reason },
-            Err(error) => PickedUp::Stuck { name: claimed_name(id), error: error.into() },
+            Err(error) if self.complain(&claimed_name(id)) => {
+                PickedUp::Stuck { name: claimed_name(id), error: error.into() }
+            }
+            Err(_) => PickedUp::Gone,
         }
     }
 }

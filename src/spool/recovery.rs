@@ -47,7 +47,8 @@ impl Pickup {
                     Err(Refused::Postponed(error)) => PickedUp::Postponed { name, error },
                     result => self.conclude(id, &name, result),
                 }),
-                Err(error) => results.push(PickedUp::Stuck { name, error }),
+                Err(error) if self.complain(&name) => results.push(PickedUp::Stuck { name, error }),
+                Err(_) => {}
             }
         }
         Ok(results)

@@ -158,7 +158,9 @@ impl Master {
             return by.saturating_duration_since(now);
         }
         let scheduler = self.scheduler.next_wakeup().map(|moment| self.started + moment);
-        let next = [scheduler, self.intake.next_listing(), self.jobs.next_count()];
+        let in_memory = self.scheduler.recipients();
+        let passed_over = self.passed_over.as_ref().and_then(|passed| passed.look_again_at(in_memory));
+        let next = [scheduler, self.intake.next_listing(), self.jobs.next_count(), passed_over];
         let soonest = next.into_iter().flatten().min();
         soonest.map_or(Duration::from_secs(60), |moment| moment.saturating_duration_since(now))
     }
@@ -202,14 +204,17 @@ impl Master {
                 self.step_unless_stopping(Event::TakenBack { worker, batch: order.batch });
                 self.conclude_if_idle(id);
             }
-            self.drain_jobs();
+            if !self.pickup_lost {
+                self.drain_jobs();
+            }
             log::info!("stopping: {} batches are under way", self.crew.batches());
         }
     }
 
     fn has_stopped(&self) -> bool {
         let is_acting = || self.table.values().any(|entry| entry.is_acting);
-        let is_done = || self.crew.batches() == 0 && self.taking == 0 && !is_acting();
+        let picked_up = || self.pickup_lost || self.taking == 0 && !is_acting();
+        let is_done = || self.crew.batches() == 0 && picked_up();
         self.stop_by.is_some_and(|by| by <= Instant::now() || is_done())
     }
 

@@ -24,9 +24,9 @@ use crate::spool::{Cursor, Place};
 /// Recipients of a message that are loaded at once.
 const WINDOW: usize = 1000;
 /// How long a file that was read in vain keeps the next look away: some ten times what reading it takes.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOK_AGAIN: Duration = Duration::from_micros(400);
 /// The same for all of them together.
-const LOOK_AGAIN_MAX: Duration = Duration::from_secs(30);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A message that the master knows of.
 #[derive(Default)]
@@ -71,10 +71,16 @@ impl PassedOver {
     /// Most of a large backlog would be read in vain each time: so half of memory must be free, or, for less, the last
     /// look must be as long ago as it was dear.
     fn may_look_again(&self, in_memory: usize) -> bool {
-        let pause = LOOK_AGAIN.saturating_mul(self.files).min(LOOK_AGAIN_MAX);
+        let is_due = self.look_again_at(in_memory).is_some_and(|at| at <= Instant::now());
+        in_memory <= self.in_memory / 2 || is_due
+    }
+
+    /// When it is time for another look with so many recipients in memory; `None` as long as they are too many.
+    pub(super) fn look_again_at(&self, in_memory: usize) -> Option<Instant> {
         // At least one has to go, or a small memory would be offered the same message again and again.
         let some = self.in_memory.saturating_sub((self.in_memory / 8).max(1));
-        in_memory <= self.in_memory / 2 || in_memory <= some && self.since.elapsed() >= pause
+        let pause = LOOK_AGAIN.saturating_mul(self.files).min(LOOK_AGAIN_MAX);
+        (in_memory <= some).then(|| self.since + pause)
     }
 }
 

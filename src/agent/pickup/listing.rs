@@ -55,8 +55,14 @@ impl PickupThread {
         }
         self.postponed_tried = Instant::now();
         self.recover_claimed();
-        let due = self.postponed.due();
-        let ids = due.into_iter().filter_map(|(name, draft)| self.take_named(&name, Some(draft))).collect();
+        let mut ids = Vec::new();
+        for (name, file, draft) in self.postponed.due() {
+            if self.spool.fingerprint(name.as_str().as_ref()) == Some(file) {
+                ids.extend(self.take_named(&name, Some(draft)));
+            } else {
+                log::info!(target: PICKUP, "incoming/{name} waited for room, and is another file (or none) now");
+            }
+        }
         self.reporter.send(Report::Queued(ids));
     }
 
@@ -168,19 +174,23 @@ impl PickupThread {
             None => self.pickup.take_queue_file(file, &trusted),
         };
         match (&picked_up, draft) {
+            (PickedUp::Postponed { .. }, Some(draft)) => self.postpone(name, draft),
+            (PickedUp::Postponed { .. }, None) => {}
             // No error: another line may have been faster. But a mistyped name should leave a trace.
             (PickedUp::Gone, _) => {
                 log::info!(target: PICKUP, "job line for incoming/{name}: there is no such file (any more)");
             }
-            (PickedUp::Postponed { .. }, Some(draft)) => self.postpone(name, draft),
-            _ => {}
+            _ => self.postponed.forget(name),
         }
         self.log(picked_up)
     }
 
-    /// No listing brings the envelope of a bare message back.
+    /// No listing brings the envelope of a bare message back. Where the file has not got its name back, the envelope is
+    /// beside it in `tmp/`.
     fn postpone(&mut self, name: &IncomingName, draft: Box<Draft>) {
-        if !self.postponed.add_draft(name.clone(), draft) {
+        let Some(file) = self.spool.fingerprint(name.as_str().as_ref()) else { return };
+        let is_news = self.postponed.may_try(name.as_str().as_ref());
+        if !self.postponed.keep(name, file, draft) && is_news {
             log::error!(target: PICKUP, "incoming/{name} stays: too many wait; its job line must be written again");
         }
     }

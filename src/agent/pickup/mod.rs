@@ -16,7 +16,7 @@ use crossbeam_channel::Receiver;
 use nix::unistd::{Uid, User};
 
 use super::control::{Action, Answer};
-use super::log::QMGR;
+use super::log::{PICKUP, QMGR};
 use super::message::{Message, Order};
 use super::report::{Report, Reporter};
 use crate::config::Config;
@@ -105,8 +105,8 @@ pub struct PickupThread {
     stale_looked_for: SystemTime,
     postponed: Postponed,
     postponed_tried: Instant,
-    /// When the postmaster was told last that room is short.
-    shortage_told: Option<Instant>,
+    /// Not before this is the postmaster told (again) that room is short.
+    shortage_next: Instant,
 }
 
 impl PickupThread {
@@ -124,7 +124,7 @@ impl PickupThread {
             stale_looked_for: SystemTime::UNIX_EPOCH,
             postponed: Postponed::default(),
             postponed_tried: Instant::now(),
-            shortage_told: None,
+            shortage_next: Instant::now(),
         }
     }
 
@@ -134,6 +134,9 @@ impl PickupThread {
         self.recover();
         while let Ok(errand) = errands.recv() {
             self.run_errand(errand);
+        }
+        for name in self.postponed.names_of_drafts() {
+            log::warn!(target: PICKUP, "incoming/{name} still waits for room: its job line must be written again");
         }
     }
 

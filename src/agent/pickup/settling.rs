@@ -15,6 +15,9 @@ use crate::spool::{LoggedReply, State};
 /// Time between two notices of class `resource`.
 const SHORTAGE_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// The same where it could not be queued.
+const SHORTAGE_RETRY: Duration = Duration::from_secs(60);
+
 impl PickupThread {
     pub(super) fn settle(&self, order: &Order, outcome: &Outcome) {
         let protocol = order
@@ -70,14 +73,15 @@ impl PickupThread {
 
     /// Tells the postmaster that mail cannot be queued for want of room, once an hour at most.
     pub(super) fn tell_of_shortage(&mut self, error: &str) {
-        if self.shortage_told.is_some_and(|told| told.elapsed() < SHORTAGE_INTERVAL) {
+        if Instant::now() < self.shortage_next {
             return;
         }
-        self.shortage_told = Some(Instant::now());
         let about = format!(
             "Mail in incoming/ cannot be queued: {error}. It is kept there, and tried again every minute."
         );
         let id = notices::queue_trouble(&self.spool, &self.config, TroubleClass::Resource, &about);
+        // There may have been no room for the notice either.
+        self.shortage_next = Instant::now() + if id.is_some() { SHORTAGE_INTERVAL } else { SHORTAGE_RETRY };
         self.reporter.send(Report::Queued(id.into_iter().collect()));
     }
 
