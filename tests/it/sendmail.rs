@@ -141,9 +141,14 @@ fn recipients_in_the_header_are_found_and_bcc_is_removed() {
 fn what_cannot_be_queued_says_why_and_leaves_nothing() {
     let large = format!("Subject: x\n\n{}", "line\n".repeat(4000));
     for (args, input, code, words) in [
-        (&[][..], "", 64, "sendmail: nobody to send to"),
-        (&["-bs"], "", 64, "sendmail: -bs (speaking SMTP on standard input)"),
-        (&["--nexthop", "bad:host:name", "b@y"], "", 64, "sendmail: option --nexthop"),
+        (&[][..], "", 64, "sendmail: the message was not queued: nobody to send to"),
+        (&["-bs"], "", 64, "sendmail: the message was not queued: -bs (speaking SMTP on standard input)"),
+        (
+            &["--nexthop", "bad:host:name", "b@y"],
+            "",
+            64,
+            "sendmail: the message was not queued: option --nexthop",
+        ),
         (
             &["-t"],
             "Subject: x\n\n",

@@ -35,7 +35,10 @@ impl Caller {
     /// The login name, for a sender that nobody gave.
     pub(super) fn login(&self) -> Result<&str, Failure> {
         self.name.as_deref().ok_or_else(|| {
-            let text = format!("uid {} has no login name to send as; name the sender with -f", self.uid);
+            let text = format!(
+                "the message was not queued: uid {} has no login name to send as; name the sender with -f",
+                self.uid
+            );
             Failure::new(Code::NoUser, text)
         })
     }

@@ -69,7 +69,8 @@ impl fmt::Display for Failure {
 
 impl From<UsageError> for Failure {
     fn from(error: UsageError) -> Self {
-        Self::new(Code::Usage, error.to_string())
+        let text = format!("the message was not queued: {error}; lastmile-sendmail(1) has the options");
+        Self::new(Code::Usage, text)
     }
 }
 

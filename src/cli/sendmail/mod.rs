@@ -58,7 +58,10 @@ fn complain(text: &str) {
 fn queue(args: &[OsString], sources: &Sources) -> Result<(), Failure> {
     let options = Options::parse(args)?;
     if options.recipients.is_empty() && !options.recipients_from_header {
-        return Err(Failure::new(Code::Usage, "nobody to send to: name recipients, or use -t"));
+        return Err(Failure::new(
+            Code::Usage,
+            "the message was not queued: nobody to send to: name recipients, or use -t",
+        ));
     }
     let config = Config::load(sources)?;
     let caller = Caller::find()?;
@@ -119,9 +122,10 @@ fn sender(options: &Options, caller: &Caller, config: &Config) -> Result<Sender,
 /// Whoever names a nexthop decides who gets the mail of others; the agent would not believe it of anybody else.
 fn check_nexthop(options: &Options, caller: &Caller, config: &Config, spool: &Spool) -> Result<(), Failure> {
     let Some(nexthop) = &options.nexthop else { return Ok(()) };
-    config
-        .destination(nexthop)
-        .map_err(|error| Failure::new(Code::Usage, format!("option --nexthop: {nexthop:?}: {error}")))?;
+    config.destination(nexthop).map_err(|error| {
+        let text = format!("the message was not queued: option --nexthop: {nexthop:?}: {error}");
+        Failure::new(Code::Usage, text)
+    })?;
     let is_trusted = caller.uid == 0
         || caller.uid == spool.owner().0.as_raw()
         || caller.name.as_ref().is_some_and(|name| config.trusted_users.contains(name));
