@@ -3,6 +3,7 @@
 #
 #   tests/run.sh           format, lints, all tests, documentation, shell scripts, man pages
 #   tests/run.sh --fast    the same without the tests against real mail servers
+#   tests/run.sh --long    the same with the long forms of the tests that have one (kills, load)
 #
 # As root it installs what is missing: Debian packages by apt-get, cargo-nextest by cargo. It starts no system
 # service. As anybody else it installs nothing and says what was left out and how to get it.
@@ -25,9 +26,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
 
 fast=no
+profile=default
 case "${1:-}" in
     '') ;;
     --fast) fast=yes ;;
+    --long) export TESTS_LONG=yes; profile=long ;;
     *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
 
@@ -119,7 +122,7 @@ run_tests() {
     if have cargo-nextest; then
         local filter='all()'
         [[ $peers == yes ]] || filter='not binary(peers)'
-        cargo nextest run --locked --no-fail-fast -E "$filter"
+        cargo nextest run --locked --no-fail-fast --profile "$profile" -E "$filter"
     else
         local targets=(--lib --bins --test it)
         [[ $peers == yes ]] && targets+=(--test peers)

@@ -6,5 +6,6 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod agent;
+pub mod long;
 pub mod mailbox;
 pub mod process;
