@@ -9,15 +9,21 @@
 mod common;
 
 mod agent;
+mod bad_input;
 mod commands;
 mod config;
 mod connection;
+mod crashes;
 mod dialogue;
 mod engine;
 mod holding;
 mod manual;
 mod notice;
+mod overload;
+mod parsers;
+mod power_loss;
 mod queue;
 mod sendmail;
+mod strangers;
 mod support;
 mod tidy;
