@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -257,6 +257,11 @@ impl Agent {
             }
         }
         None
+    }
+
+    /// The process ID.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// Sends a signal.
