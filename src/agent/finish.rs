@@ -42,21 +42,32 @@ enum Unfinished {
     Notice(#[from] SubmitError),
 }
 
-/// Finishes `message`, whose last batch has ended. Whatever fails is logged, and the message kept.
-pub fn finish(spool: &Spool, config: &Config, message: &Message, protocol: Protocol) -> Finished {
+/// Finishes `message`, whose last batch has ended. Whatever fails is logged, and the message kept. `file` is its file
+/// if the caller has it open.
+pub fn finish(
+    spool: &Spool,
+    config: &Config,
+    message: &Message,
+    protocol: Protocol,
+    file: Option<&QueueFile>,
+) -> Finished {
     let id = message.envelope.id;
     let mut queued = Vec::new();
-    match spool.open_active(id) {
-        // Somebody has moved or deleted it: it is theirs now.
-        Ok(None) => {}
-        Ok(Some(file)) => {
-            let finishing = Finishing { spool, config, message, protocol, file: &file };
-            if let Err(error) = finishing.run(&mut queued) {
-                log::error!("{id}: {error}; the message is deferred and tried again");
-                finishing.defer_anyhow();
-            }
+    let mut finish_file = |file: &QueueFile| {
+        let finishing = Finishing { spool, config, message, protocol, file };
+        if let Err(error) = finishing.run(&mut queued) {
+            log::error!("{id}: {error}; the message is deferred and tried again");
+            finishing.defer_anyhow();
         }
-        Err(error) => log::error!("{id}: the queue file cannot be opened: {error}; it stays where it is"),
+    };
+    match file {
+        Some(file) => finish_file(file),
+        None => match spool.open_again(&message.envelope, &message.layout) {
+            // Somebody has moved or deleted it: it is theirs now.
+            Ok(None) => {}
+            Ok(Some(file)) => finish_file(&file),
+            Err(error) => log::error!("{id}: the queue file cannot be opened: {error}; it stays where it is"),
+        },
     }
     Finished { id, queued }
 }
@@ -88,9 +99,19 @@ struct Open {
     bounced: bool,
 }
 
+impl Open {
+    fn is_work_left(&self) -> bool {
+        !self.refused.is_empty() || !self.pending.is_empty()
+    }
+}
+
 impl Finishing<'_> {
     fn run(&self, queued: &mut Vec<QueueId>) -> Result<(), Unfinished> {
         let mut open = self.open_recipients()?;
+        if open.is_work_left() && !self.spool.is_active(self.file)? {
+            // Somebody has moved or deleted it meanwhile: it is theirs now.
+            return Ok(());
+        }
         if !open.pending.is_empty() && self.is_expired() {
             self.give_up(&mut open)?;
         }

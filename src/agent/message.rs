@@ -7,12 +7,15 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::mail::{Batch, Envelope, Outcome};
+use crate::spool::Layout;
 
 /// A message that was loaded from `active/`.
 #[derive(Debug)]
 pub struct Message {
     /// What is known of it.
     pub envelope: Arc<Envelope>,
+    /// Where everything lies in its file.
+    pub layout: Layout,
     /// When it was loaded: the log's delays begin with it.
     pub loaded: Timestamp,
     /// Recipients for whom this attempt has no outcome yet, those that are still on disk included. Whoever brings
@@ -22,12 +25,8 @@ pub struct Message {
 
 impl Message {
     /// A message for `unsettled` of whose recipients something is to be done.
-    pub fn new(envelope: Envelope, unsettled: usize) -> Self {
-        Self {
-            envelope: Arc::new(envelope),
-            loaded: Timestamp::now(),
-            unsettled: AtomicUsize::new(unsettled),
-        }
+    pub fn new(envelope: Arc<Envelope>, layout: Layout, unsettled: usize) -> Self {
+        Self { envelope, layout, loaded: Timestamp::now(), unsettled: AtomicUsize::new(unsettled) }
     }
 
     /// Counts `recipients` as done with; `true` for whoever counts the last ones, who then finishes the message.

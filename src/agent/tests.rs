@@ -126,7 +126,7 @@ impl Bench {
     /// All of a message, as a batch on its way to a worker.
     fn order(&self, id: QueueId) -> Order {
         let loaded = self.spool.load(id, Cursor::default(), 100).unwrap();
-        let message = Arc::new(Message::new(loaded.envelope, loaded.unsettled));
+        let message = Arc::new(Message::new(loaded.envelope, loaded.layout, loaded.unsettled));
         let recipients: Vec<_> = loaded.recipients.into_iter().map(|(recipient, _)| recipient).collect();
         let destination = self.config.route(&recipients[0].address);
         let sender = message.envelope.sender.clone();

@@ -90,9 +90,9 @@ impl Worker {
             // Routes are read together with the transports they name, so this is a message from before a reload.
             return self.defer_unsent(order, "its transport is no longer configured");
         };
-        match self.spool.open_active(id) {
+        match self.spool.open_again(&order.message.envelope, &order.message.layout) {
             Ok(Some(file)) => self.deliver_file(order, transport, &file),
-            Ok(None) => self.ended(order, transport, Health::Untouched, Vec::new()),
+            Ok(None) => self.ended(order, transport, None, Health::Untouched, Vec::new()),
             Err(error) => {
                 log::error!(
                     "{id}: the queue file cannot be opened for writing: {error}; the mail is deferred unsent"
@@ -152,7 +152,7 @@ impl Worker {
         });
         let mut queued = self.report_successes(order, transport, file, recorded);
         queued.extend(told.flatten());
-        self.ended(order, transport, health, queued)
+        self.ended(order, transport, Some(file), health, queued)
     }
 
     /// Tells senders who asked for it that their mail arrived, where the server will not.
@@ -189,22 +189,30 @@ impl Worker {
     fn defer_unsent(&self, order: &Order, why: &str) -> Ended {
         let reason = Reason::local(EnhancedStatus::new(4, 3, 0), why);
         super::recorder::log_unsent(order, &Outcome::Deferred(reason));
-        let finished = self.count_down(order, Protocol::Lmtp);
+        let finished = self.count_down(order, Protocol::Lmtp, None);
         let end = BatchEnd { cached: self.cached.destination().is_some(), destination: Health::Untouched };
         Ended { end, finished, queued: Vec::new() }
     }
 
-    fn ended(&self, order: &Order, transport: &Transport, health: Health, queued: Vec<QueueId>) -> Ended {
+    fn ended(
+        &self,
+        order: &Order,
+        transport: &Transport,
+        file: Option<&QueueFile>,
+        health: Health,
+        queued: Vec<QueueId>,
+    ) -> Ended {
         let cached = self.cached.destination() == Some(order.batch.destination());
-        let finished = self.count_down(order, transport.protocol);
+        let finished = self.count_down(order, transport.protocol, file);
         Ended { end: BatchEnd { cached, destination: health }, finished, queued }
     }
 
-    fn count_down(&self, order: &Order, protocol: Protocol) -> Option<Finished> {
+    /// `file` is the message's, if the worker has it open.
+    fn count_down(&self, order: &Order, protocol: Protocol, file: Option<&QueueFile>) -> Option<Finished> {
         let is_last = order.message.count_down(order.batch.recipients().len());
         #[cfg(test)]
         super::tests::panic_if_asked(order, "settled@test.invalid");
-        is_last.then(|| finish::finish(&self.spool, &order.config, &order.message, protocol))
+        is_last.then(|| finish::finish(&self.spool, &order.config, &order.message, protocol, file))
     }
 }
 

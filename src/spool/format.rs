@@ -15,6 +15,7 @@
 //! - Always true: no line is read beyond its bound, so memory stays bounded whatever a file holds; no input
 //!   panics.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead, Write};
 
@@ -103,15 +104,28 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64
     Option::<u64>::deserialize(deserializer).map(Some)
 }
 
+/// All members together, though a dropped head has most of them: serde's `flatten` would keep every one in a tree
+/// before it takes any.
 #[derive(Deserialize)]
-struct OwnHead {
+struct OwnHead<'a> {
     id: QueueId,
-    arrival: String,
+    sender: Sender,
+    #[serde(borrow)]
+    arrival: Cow<'a, str>,
+    recipients: u32,
+    #[serde(default)]
+    nexthop: Option<String>,
     #[serde(default)]
     body: BodyType,
+    #[serde(default)]
+    smtputf8: bool,
+    #[serde(default)]
+    envid: Option<String>,
+    #[serde(default)]
+    ret: Option<Return>,
     origin: String,
-    #[serde(flatten)]
-    rest: DroppedHead,
+    #[serde(default)]
+    size: Option<u64>,
 }
 
 /// Reads the version line. What does not even begin as a queue file is bad, not of another version.
@@ -133,30 +147,31 @@ pub(super) fn read_version(reader: &mut impl BufRead) -> Result<(), FormatError>
 /// Reads the head of a file that this program has written.
 pub(super) fn read_head(reader: &mut impl BufRead) -> Result<Head, FormatError> {
     let line = head_line(reader)?;
-    let head: OwnHead = parse(&line, "its head")?;
+    let head: OwnHead<'_> = parse(&line, "its head")?;
     let arrival: Timestamp =
         head.arrival.parse().map_err(|_| FormatError::bad("its arrival is no time stamp"))?;
     check_member("origin", &head.origin)?;
-    let rest = checked(head.rest)?;
-    let size = rest.size.flatten();
+    check_head(head.recipients, head.nexthop.as_deref(), head.envid.as_deref())?;
     let envelope = Envelope {
         id: head.id,
-        sender: rest.sender,
+        sender: head.sender,
         arrival,
-        nexthop: rest.nexthop,
+        nexthop: head.nexthop,
         body: head.body,
-        smtputf8: rest.smtputf8,
-        envid: rest.envid,
-        ret: rest.ret,
+        smtputf8: head.smtputf8,
+        envid: head.envid,
+        ret: head.ret,
         origin: head.origin,
-        size: size.unwrap_or(0),
+        size: head.size.unwrap_or(0),
     };
-    Ok(Head { envelope, count: rest.recipients, size, length: line.len() + 1 })
+    Ok(Head { envelope, count: head.recipients, size: head.size, length: line.len() + 1 })
 }
 
 /// Reads the head of a file that a user has made.
 pub(super) fn read_dropped_head(reader: &mut impl BufRead) -> Result<DroppedHead, FormatError> {
-    checked(parse(&head_line(reader)?, "its head")?)
+    let head: DroppedHead = parse(&head_line(reader)?, "its head")?;
+    check_head(head.recipients, head.nexthop.as_deref(), head.envid.as_deref())?;
+    Ok(head)
 }
 
 fn head_line(reader: &mut impl BufRead) -> Result<Vec<u8>, FormatError> {
@@ -167,16 +182,12 @@ fn head_line(reader: &mut impl BufRead) -> Result<Vec<u8>, FormatError> {
     Err(FormatError::bad(format!("its head ends nowhere in {} octets", line.len())))
 }
 
-fn checked(head: DroppedHead) -> Result<DroppedHead, FormatError> {
-    if head.recipients == 0 || head.recipients > RECIPIENTS_MAX {
-        return Err(FormatError::bad(format!(
-            "it has {} recipients, not 1 to {RECIPIENTS_MAX}",
-            head.recipients
-        )));
+fn check_head(recipients: u32, nexthop: Option<&str>, envid: Option<&str>) -> Result<(), FormatError> {
+    if recipients == 0 || recipients > RECIPIENTS_MAX {
+        return Err(FormatError::Bad(format!("it has {recipients} recipients, not 1 to {RECIPIENTS_MAX}")));
     }
-    check_member("nexthop", head.nexthop.as_deref().unwrap_or(""))?;
-    check_member("envid", head.envid.as_deref().unwrap_or(""))?;
-    Ok(head)
+    check_member("nexthop", nexthop.unwrap_or(""))?;
+    check_member("envid", envid.unwrap_or(""))
 }
 
 /// What goes into log lines and commands must not be able to leave them.

@@ -33,6 +33,8 @@ const LINES_READ: usize = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Section<'a> {
     pub(super) file: &'a File,
+    /// The first octets of the file, where they have been read already; not read again.
+    pub(super) front: &'a [u8],
     pub(super) at: u64,
     pub(super) end: u64,
 }
@@ -42,7 +44,14 @@ impl Read for Section<'_> {
         let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
         let length = buffer.len().min(left);
         let Some(part) = buffer.get_mut(..length) else { return Ok(0) };
-        let read = self.file.read_at(part, self.at)?;
+        let known = usize::try_from(self.at).ok().and_then(|at| self.front.get(at..)).unwrap_or_default();
+        let read = if known.is_empty() {
+            self.file.read_at(part, self.at)?
+        } else {
+            let read = part.len().min(known.len());
+            part[..read].copy_from_slice(&known[..read]);
+            read
+        };
         self.at += read as u64;
         Ok(read)
     }
@@ -60,10 +69,10 @@ pub(super) struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// The lines of `count` recipients in `section`, which ends before the blank line.
     pub(super) fn new(section: Section<'a>, count: u32, cursor: Cursor) -> Self {
-        let Section { file, at, end } = section;
+        let Section { at, end, .. } = section;
         let at = at.saturating_add(cursor.offset);
         let capacity = LINES_READ.min(usize::try_from(end.saturating_sub(at)).unwrap_or(LINES_READ));
-        let reader = BufReader::with_capacity(capacity, Section { file, at, end });
+        let reader = BufReader::with_capacity(capacity, Section { at, ..section });
         Self { reader, cursor, count, line: Vec::new() }
     }
 

@@ -36,7 +36,7 @@ pub use lines::Cursor;
 pub use listing::{Entry, Fingerprint, Names, is_incoming_name};
 pub use pickup::{Peek, PickedUp, Pickup, Taken};
 pub use prepare::Lock;
-pub use queue_file::{Content, LoadError, Loaded, QueueFile, Recipients};
+pub use queue_file::{Content, Layout, LoadError, Loaded, QueueFile, Recipients};
 pub use recovery::STALE_MAX;
 pub use reply_log::{LOG_SIZE_MAX, LoggedReply, ReplyLog};
 pub use state::State;

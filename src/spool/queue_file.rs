@@ -7,17 +7,18 @@
 //!   the answer is a [`LoadError`], never a panic, and memory stays within the window that was asked for, a
 //!   head and one byte per recipient.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::fs::{File, Metadata};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::directory::{Place, Spool};
-use super::format::{self, FormatError};
+use super::format::{self, FormatError, Head};
 use super::lines::{Cursor, Lines, Section};
 use super::listing::system_time;
 use super::state::{State, States};
@@ -25,6 +26,8 @@ use crate::mail::{Envelope, QueueId, Recipient};
 
 /// Octets of states read at a time.
 const STATES_READ: usize = 8 << 10;
+/// Octets read when a file is opened: most mail has its head and all its recipients there.
+const FRONT: usize = 4 << 10;
 
 /// Why a message cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +77,9 @@ impl From<FormatError> for LoadError {
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// What is known of the message.
-    pub envelope: Envelope,
+    pub envelope: Arc<Envelope>,
+    /// By which the file is opened again without reading it.
+    pub layout: Layout,
     /// The window: pending, in doubt and refused recipients only. Those in doubt are to be tried again, with
     /// a warning; for refused ones only the bounce is owed.
     pub recipients: Vec<(Recipient, State)>,
@@ -92,15 +97,28 @@ pub struct Loaded {
     pub modified: SystemTime,
 }
 
-/// The file of one message, open. A rename or an unlink meanwhile does not disturb it.
-#[derive(Debug)]
-pub struct QueueFile {
-    file: File,
-    envelope: Envelope,
+/// Where everything lies in a queue file, and which file that is. A queue file's states change in place, the rest
+/// never: whoever has the layout of a file needs not read it again to deliver it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    device: u64,
+    inode: u64,
+    length: u64,
     count: u32,
     states_at: u64,
     recipients_at: u64,
     content_at: u64,
+}
+
+/// The file of one message, open. A rename or an unlink meanwhile does not disturb it.
+#[derive(Debug)]
+pub struct QueueFile {
+    file: File,
+    envelope: Arc<Envelope>,
+    layout: Layout,
+    modified: SystemTime,
+    /// What was read when it was opened. Its states are as old as that.
+    front: Vec<u8>,
 }
 
 impl Spool {
@@ -117,44 +135,87 @@ impl Spool {
         }
     }
 
+    /// As [`Spool::open_active`], without reading the file once more if it is still the one that `layout` is of.
+    pub fn open_again(&self, envelope: &Arc<Envelope>, layout: &Layout) -> Result<Option<QueueFile>, LoadError> {
+        let (file, metadata) = match self.open_own_file(envelope.id, Place::Active, true) {
+            Err(LoadError::Gone) => return Ok(None),
+            result => result?,
+        };
+        if layout.is_of(&metadata) {
+            let (envelope, modified) = (Arc::clone(envelope), modified(&metadata));
+            return Ok(Some(QueueFile { file, envelope, layout: *layout, modified, front: Vec::new() }));
+        }
+        // Somebody has put another file in its place.
+        QueueFile::of_message(envelope.id, file, &metadata).map(Some)
+    }
+
+    /// Whether a file that was opened in `active/` is still there under its name.
+    pub fn is_active(&self, file: &QueueFile) -> Result<bool, LoadError> {
+        match self.open_own_file(file.envelope.id, Place::Active, false) {
+            Ok((_, metadata)) => Ok(file.layout.is_of(&metadata)),
+            Err(LoadError::Gone | LoadError::Foreign(_) | LoadError::Corrupt(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens a message for reading, wherever it is.
     pub fn open_message(&self, id: QueueId, place: Place) -> Result<QueueFile, LoadError> {
         self.open_queue_file(id, place, false)
     }
 
     fn open_queue_file(&self, id: QueueId, place: Place, write: bool) -> Result<QueueFile, LoadError> {
+        let (file, metadata) = self.open_own_file(id, place, write)?;
+        QueueFile::of_message(id, file, &metadata)
+    }
+
+    /// Opens what may be a queue file: a regular one of the queue's owner.
+    fn open_own_file(&self, id: QueueId, place: Place, write: bool) -> Result<(File, Metadata), LoadError> {
         let file = match self.open_file(place, id.as_str().as_ref(), write) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Err(LoadError::Gone),
-            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
-                return Err(LoadError::Corrupt("it is not a regular file".into()));
-            }
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Err(corrupt("it is not a regular file")),
             Err(error) => return Err(LoadError::Io(error.into())),
         };
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(LoadError::Corrupt("it is not a regular file".into()));
+            return Err(corrupt("it is not a regular file"));
         }
         if metadata.uid() != self.owner().0.as_raw() {
             return Err(LoadError::Foreign(metadata.uid()));
         }
-        let queue_file = QueueFile::from_file(file, metadata.len())?;
+        Ok((file, metadata))
+    }
+}
+
+impl Layout {
+    fn is_of(&self, metadata: &Metadata) -> bool {
+        (self.device, self.inode, self.length) == (metadata.dev(), metadata.ino(), metadata.len())
+    }
+}
+
+impl QueueFile {
+    fn of_message(id: QueueId, file: File, metadata: &Metadata) -> Result<Self, LoadError> {
+        let queue_file = Self::from_file(file, metadata)?;
         if queue_file.envelope.id != id {
             return Err(LoadError::Corrupt(format!("it says that it is {}", queue_file.envelope.id)));
         }
         Ok(queue_file)
     }
-}
 
-impl QueueFile {
     /// Reads the head and finds where everything lies, in constant time whatever the number of recipients:
     /// content has only CRLF for line ends, so the first two LF in a row end the recipients, and they must
     /// stand right where the size says that the content begins. A file that was cut short, or whose size was
     /// never filled in, fails this.
-    fn from_file(file: File, length: u64) -> Result<Self, LoadError> {
-        let mut reader = BufReader::new(&file);
-        format::read_version(&mut reader)?;
-        let head = format::read_head(&mut reader)?;
+    fn from_file(file: File, metadata: &Metadata) -> Result<Self, LoadError> {
+        let length = metadata.len();
+        let front = read_front(&file, length)?;
+        let head = match front.get(format::VERSION_LINE.len()..).and_then(|rest| memchr::memchr(b'\n', rest)) {
+            Some(_) => read_version_and_head(&mut &front[..])?,
+            None => {
+                let whole = Section { file: &file, front: &front, at: 0, end: length };
+                read_version_and_head(&mut BufReader::new(whole))?
+            }
+        };
         let size = head.size.ok_or_else(|| corrupt("it was never finished: its size is missing"))?;
         let states_at = (format::VERSION_LINE.len() + head.length) as u64;
         let recipients_at = states_at + u64::from(head.count) + 2;
@@ -163,12 +224,14 @@ impl QueueFile {
             .filter(|&at| at > recipients_at)
             .ok_or_else(|| corrupt("it is shorter than its head says: it was never acknowledged"))?;
         let mut ends = [0; 2];
-        file.read_exact_at(&mut ends, content_at - 2)?;
+        let before_content = content_at - 2;
+        Section { file: &file, front: &front, at: before_content, end: content_at }.read_exact(&mut ends)?;
         if ends != *b"\n\n" {
             return Err(corrupt("it is not as long as its head says: it was never acknowledged"));
         }
-        let (envelope, count) = (head.envelope, head.count);
-        Ok(Self { file, envelope, count, states_at, recipients_at, content_at })
+        let (device, inode, count) = (metadata.dev(), metadata.ino(), head.count);
+        let layout = Layout { device, inode, length, count, states_at, recipients_at, content_at };
+        Ok(Self { file, envelope: Arc::new(head.envelope), layout, modified: modified(metadata), front })
     }
 
     /// What is known of the message.
@@ -178,20 +241,20 @@ impl QueueFile {
 
     /// All recipients, settled ones too.
     pub fn recipient_count(&self) -> u32 {
-        self.count
+        self.layout.count
     }
 
-    /// When it was last modified; in `deferred/`, when it is to be tried again.
-    pub fn modified(&self) -> io::Result<SystemTime> {
-        let metadata = self.file.metadata()?;
-        Ok(system_time(metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or(0)))
+    /// When it had last been modified as it was opened; in `deferred/`, when it is to be tried again.
+    pub fn modified(&self) -> SystemTime {
+        self.modified
     }
 
     /// Reads up to `window` unsettled recipients (at least one) from `from` on. With the default cursor, that
-    /// is once for each message, all lines are counted too.
+    /// is once for each message, all lines are counted too. What was read on opening is not read again: this is
+    /// for a file just opened.
     pub fn load(&self, from: Cursor, window: usize) -> Result<Loaded, LoadError> {
         let window = window.max(1);
-        let states = self.read_states()?;
+        let states = self.read_states(&self.front)?;
         let unsettled = |state: &State| !state.is_final();
         let total = states.iter().filter(unsettled).count();
         let mut ahead = states.iter().skip(from.position() as usize).filter(unsettled).count();
@@ -213,14 +276,15 @@ impl QueueFile {
             lines.skip_to_end()?;
         }
         Ok(Loaded {
-            envelope: self.envelope.clone(),
+            envelope: Arc::clone(&self.envelope),
+            layout: self.layout,
             recipients,
             rest: ahead,
             unsettled: total,
-            count: self.count,
+            count: self.layout.count,
             next,
             delay_notice_sent: states.delay_notice_sent,
-            modified: self.modified()?,
+            modified: self.modified,
         })
     }
 
@@ -229,19 +293,23 @@ impl QueueFile {
         Ok(Recipients { states: self.states()?.into_iter(), lines: self.lines(Cursor::default()) })
     }
 
-    /// The states of all recipients, by position.
+    /// The states of all recipients, by position, as they are now.
     pub fn states(&self) -> Result<Vec<State>, LoadError> {
-        Ok(self.read_states()?.iter().collect())
+        Ok(self.read_states(&[])?.iter().collect())
     }
 
     fn lines(&self, from: Cursor) -> Lines<'_> {
-        let section = Section { file: &self.file, at: self.recipients_at, end: self.content_at - 1 };
-        Lines::new(section, self.count, from)
+        let Layout { recipients_at, content_at, count, .. } = self.layout;
+        let section = Section { file: &self.file, front: &self.front, at: recipients_at, end: content_at - 1 };
+        Lines::new(section, count, from)
     }
 
-    fn read_states(&self) -> Result<States, LoadError> {
-        let line = Section { file: &self.file, at: self.states_at, end: self.recipients_at };
-        Ok(States::read(&mut BufReader::with_capacity(STATES_READ, line), self.count)?)
+    /// Reads the states, as far as they do not stand in `front`.
+    fn read_states(&self, front: &[u8]) -> Result<States, LoadError> {
+        let Layout { states_at, recipients_at, count, .. } = self.layout;
+        let line = Section { file: &self.file, front, at: states_at, end: recipients_at };
+        let capacity = STATES_READ.min(count as usize + 2);
+        Ok(States::read(&mut BufReader::with_capacity(capacity, line), count)?)
     }
 
     /// Marks recipients, given by position in ascending order: each run of neighbours is one write. The marks
@@ -250,13 +318,13 @@ impl QueueFile {
     pub fn mark(&self, positions: &[u32], state: State) -> io::Result<()> {
         for run in positions.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             let (Some(&first), Some(&last)) = (run.first(), run.last()) else { continue };
-            if last >= self.count {
+            if last >= self.layout.count {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
                     format!("{} has no recipient {last}", self.envelope.id),
                 ));
             }
-            let at = self.states_at + 1 + u64::from(first);
+            let at = self.layout.states_at + 1 + u64::from(first);
             self.file.write_all_at(&vec![state.byte(); run.len()], at)?;
         }
         Ok(())
@@ -264,12 +332,12 @@ impl QueueFile {
 
     /// Whether the sender has been told of the delay.
     pub fn delay_notice_sent(&self) -> Result<bool, LoadError> {
-        Ok(self.read_states()?.delay_notice_sent)
+        Ok(self.read_states(&[])?.delay_notice_sent)
     }
 
     /// Notes that the sender has been told of the delay.
     pub fn mark_delay_notice_sent(&self) -> io::Result<()> {
-        self.file.write_all_at(b"W", self.states_at)
+        self.file.write_all_at(b"W", self.layout.states_at)
     }
 
     /// Sets when the message is to be tried again: the file's modification time. To be done before it is
@@ -286,7 +354,7 @@ impl QueueFile {
 
     /// Where the content lies in the file: offset and length. In wire form, but for transparency dots.
     pub fn content_range(&self) -> (u64, u64) {
-        (self.content_at, self.envelope.size)
+        (self.layout.content_at, self.envelope.size)
     }
 
     /// The file itself, for reading where [`QueueFile::content_range`] says.
@@ -300,7 +368,7 @@ impl QueueFile {
         let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let Some(part) = buffer.get_mut(..length) else { return Ok(0) };
         // Less than the head promises is an error, never a shorter message.
-        self.file.read_exact_at(part, self.content_at.saturating_add(offset))?;
+        self.file.read_exact_at(part, self.layout.content_at.saturating_add(offset))?;
         Ok(length)
     }
 
@@ -314,6 +382,31 @@ impl AsFd for QueueFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+fn read_version_and_head(reader: &mut impl BufRead) -> Result<Head, FormatError> {
+    format::read_version(reader)?;
+    format::read_head(reader)
+}
+
+/// Reads the front of a file of `length` octets. Less only where the file is shorter.
+fn read_front(file: &File, length: u64) -> io::Result<Vec<u8>> {
+    let mut front = vec![0; FRONT.min(usize::try_from(length).unwrap_or(FRONT))];
+    let mut filled = 0;
+    while let Some(rest) = front.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    front.truncate(filled);
+    Ok(front)
+}
+
+fn modified(metadata: &Metadata) -> SystemTime {
+    system_time(metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or(0))
 }
 
 fn corrupt(reason: &str) -> LoadError {

@@ -41,23 +41,18 @@ impl PickupThread {
         let id = load.id;
         let refused = loaded.recipients.iter().filter(|(_, state)| *state == State::Refused).count();
         let is_first = load.next.is_none();
-        let Envelope { origin, sender, .. } = &loaded.envelope;
+        let Envelope { origin, sender, .. } = &*loaded.envelope;
         if load.is_new && origin.starts_with("uid=") {
             log::info!(target: PICKUP, "{id}: {origin} {}", logged(sender));
         }
         let message = match load.next {
             Some((message, _)) => message,
-            None => {
-                let mut envelope = loaded.envelope;
-                // A crash may have come between two windows of an attempt; nothing of that is lost by trying.
-                envelope.id = id;
-                Arc::new(Message::new(envelope, loaded.unsettled))
-            }
+            None => Arc::new(Message::new(loaded.envelope, loaded.layout, loaded.unsettled)),
         };
         // Refused ones were settled by an earlier attempt; only their bounce is owed, which finishing sees to.
         let is_done = loaded.unsettled == 0 || message.count_down(refused);
         if is_done {
-            let finished = finish::finish(&self.spool, &self.config, &message, Protocol::Lmtp);
+            let finished = finish::finish(&self.spool, &self.config, &message, Protocol::Lmtp, None);
             return Report::Dismissed { id, queued: finished.queued };
         }
         let mut recipients = Vec::with_capacity(loaded.recipients.len());

@@ -66,7 +66,7 @@ impl PickupThread {
 
     pub(super) fn count_down(&self, order: &Order, protocol: Protocol) {
         if order.message.count_down(order.batch.recipients().len()) {
-            let finished = finish::finish(&self.spool, &self.config, &order.message, protocol);
+            let finished = finish::finish(&self.spool, &self.config, &order.message, protocol, None);
             self.reporter.send(Report::Dismissed { id: finished.id, queued: finished.queued });
         }
     }

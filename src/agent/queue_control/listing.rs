@@ -173,7 +173,7 @@ fn is_listed(place: Place, entry: &Entry) -> bool {
 /// Everything but the recipients.
 pub(super) fn of_message(place: Place, file: &QueueFile) -> Listed {
     let envelope = file.envelope();
-    let modified = file.modified().ok().filter(|_| place == Place::Deferred);
+    let modified = (place == Place::Deferred).then(|| file.modified());
     Listed {
         id: envelope.id.to_string(),
         place: place.to_string(),

@@ -220,7 +220,7 @@ fn a_bare_message_gets_its_envelope_from_its_job_line() {
     let taken = queued(queue.pickup().take_bare("bare".as_ref(), line.clone(), &nobody_trusted));
     let loaded = queue.spool.load(taken.id, Cursor::default(), 9).unwrap();
     let uid = rustix::process::geteuid().as_raw();
-    assert_eq!((loaded.envelope.nexthop, loaded.unsettled), (line.nexthop.clone(), 2));
+    assert_eq!((loaded.envelope.nexthop.clone(), loaded.unsettled), (line.nexthop.clone(), 2));
     assert_eq!(loaded.envelope.origin, format!("uid={uid}"), "the file's owner, not the line's word");
     assert_eq!(queue.content(taken.id), "Subject: x\r\n\r\nhi\r\n");
     assert_eq!(queue.listing(), [format!("active/{}", taken.id)]);
