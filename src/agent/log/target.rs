@@ -1,0 +1,138 @@
+//! Where lines go: standard error, the journal, syslog.
+//!
+//! - Owns: what stands in front of a line (date, host, priority), and the socket to syslog.
+//! - Leaves to others: what a line says, and when it is written.
+//! - Always true: lines that cannot be sent to syslog are written to standard error, with the reason.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use jiff::{Timestamp, Zoned};
+use log::Level;
+
+use crate::config::{Config, LogTarget};
+
+/// How long syslog may block the log thread.
+const SYSLOG_TIMEOUT: Duration = Duration::from_secs(5);
+/// syslog(3)'s LOG_MAIL.
+const FACILITY_MAIL: u8 = 2 << 3;
+
+/// What stands in front of each line.
+#[derive(Debug)]
+pub(super) enum Front {
+    /// Date and host, as in a mail log file.
+    DateAndHost(String),
+    /// A priority, as the journal reads it; it adds date and host itself.
+    Priority,
+    /// Priority and date, as in RFC 3164.
+    PriorityAndDate,
+}
+
+impl Front {
+    /// What belongs to the configured target.
+    pub(super) fn new(config: &Config) -> Self {
+        match config.log_target {
+            LogTarget::Syslog => Self::PriorityAndDate,
+            LogTarget::Stderr if is_read_by_journal() => Self::Priority,
+            LogTarget::Stderr => {
+                let host = config.myhostname.split('.').next().unwrap_or(&config.myhostname);
+                Self::DateAndHost(host.to_owned())
+            }
+        }
+    }
+
+    /// Appends it.
+    pub(super) fn append(&self, level: Level, date: &mut Date, octets: &mut Vec<u8>) {
+        let severity = severity(level);
+        // Writing to a Vec cannot fail.
+        let _ = match self {
+            Self::DateAndHost(host) => write!(octets, "{} {host} ", date.now()),
+            Self::Priority => write!(octets, "<{severity}>"),
+            Self::PriorityAndDate => write!(octets, "<{}>{} ", FACILITY_MAIL | severity, date.now()),
+        };
+    }
+}
+
+fn is_read_by_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some_and(|value| !value.is_empty())
+}
+
+/// syslog(3)'s number.
+fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// The date of a line, in local time; written anew only when the second has changed.
+#[derive(Debug, Default)]
+pub(super) struct Date {
+    second: Option<i64>,
+    text: String,
+}
+
+impl Date {
+    fn now(&mut self) -> &str {
+        let now = Timestamp::now().as_second();
+        if self.second != Some(now) {
+            self.second = Some(now);
+            self.text = Zoned::now().strftime("%b %e %H:%M:%S").to_string();
+        }
+        &self.text
+    }
+}
+
+/// Where gathered lines go.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// Standard error: a file, a pipe, or the journal.
+    Stderr,
+    /// One datagram for each line.
+    Syslog(UnixDatagram),
+}
+
+impl Target {
+    /// Opens what is configured.
+    pub(super) fn open(config: &Config) -> io::Result<Self> {
+        match config.log_target {
+            LogTarget::Stderr => Ok(Self::Stderr),
+            LogTarget::Syslog => connect_syslog().map(Self::Syslog),
+        }
+    }
+
+    /// Writes lines, each with its LF. A log that cannot be written has nowhere to say so.
+    pub(super) fn write(&mut self, lines: &[u8]) {
+        match self {
+            Self::Stderr => drop(io::stderr().write_all(lines)),
+            Self::Syslog(socket) => {
+                for line in lines.split_inclusive(|&octet| octet == b'\n') {
+                    let line = line.trim_ascii_end();
+                    if let Err(error) = send_to_syslog(socket, line) {
+                        let line = line.escape_ascii();
+                        let _ = writeln!(io::stderr(), "{line} (syslog: {error})");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn connect_syslog() -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(SYSLOG_TIMEOUT))?;
+    socket.connect("/dev/log")?;
+    Ok(socket)
+}
+
+/// Sends one line; a syslog server that was restarted is connected to again.
+fn send_to_syslog(socket: &mut UnixDatagram, datagram: &[u8]) -> io::Result<()> {
+    if socket.send(datagram).is_ok() {
+        return Ok(());
+    }
+    *socket = connect_syslog()?;
+    socket.send(datagram).map(drop)
+}
