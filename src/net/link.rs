@@ -23,9 +23,12 @@ const WRITE_SIZE_MAX: usize = 128 * 1024;
 pub struct Link {
     socket: Socket,
     peer: Peer,
-    /// Read and not used yet, from `used` on.
+    /// What was read is its beginning, up to `filled`; of that, what stands from `used` on is not used yet.
     input: Vec<u8>,
     used: usize,
+    filled: usize,
+    /// See [`Link::flight_size`].
+    flight_size: usize,
     receive_timeout: Duration,
     send_timeout: Duration,
     /// Log what goes to and fro: 1 for replies, 2 for commands too.
@@ -38,11 +41,14 @@ pub type Written = Result<(), Cause>;
 impl Link {
     /// Takes a connected socket; `debug_level` over 0 logs the conversation.
     pub fn new(socket: Socket, peer: Peer, debug_level: usize) -> Self {
+        let flight_size = flight_size(&socket);
         Self {
             socket,
             peer,
-            input: Vec::new(),
+            input: vec![0; READ_SIZE],
             used: 0,
+            filled: 0,
+            flight_size,
             receive_timeout: Duration::ZERO,
             send_timeout: Duration::ZERO,
             debug_level,
@@ -55,9 +61,14 @@ impl Link {
     }
 
     /// Octets that can be written without the peer reading: half of the send buffer, since the kernel counts its
-    /// bookkeeping in.
+    /// bookkeeping in. As it was when the connection began: a TCP connection's buffer may only grow.
     pub fn flight_size(&self) -> usize {
-        self.socket.send_buffer_size().unwrap_or(0).max(2 * READ_SIZE) / 2
+        self.flight_size
+    }
+
+    /// Read and not used yet.
+    fn unused(&self) -> &[u8] {
+        self.input.get(self.used..self.filled).unwrap_or_default()
     }
 
     /// Reads one reply, until `deadline`.
@@ -72,14 +83,10 @@ impl Link {
 
     /// A reply that has arrived whole already.
     pub fn buffered_reply(&mut self) -> Result<Option<Reply>, Cause> {
-        let Some((reply, length)) = parse_reply(&self.input[self.used..]).map_err(Cause::BadReply)? else {
+        let Some((reply, length)) = parse_reply(self.unused()).map_err(Cause::BadReply)? else {
             return Ok(None);
         };
         self.used += length;
-        if self.used == self.input.len() {
-            self.input.clear();
-            self.used = 0;
-        }
         if self.debug_level > 0 {
             log::info!("{}: < {}", self.peer.relay(), reply.one_line());
         }
@@ -88,19 +95,19 @@ impl Link {
 
     /// Whether bytes have been read that answer nothing yet.
     pub fn has_surplus(&self) -> bool {
-        self.used < self.input.len()
+        self.used < self.filled
     }
 
     /// Whether a line has been read that answers nothing yet.
     pub fn has_line(&self) -> bool {
-        memchr::memchr(b'\n', &self.input[self.used..]).is_some()
+        memchr::memchr(b'\n', self.unused()).is_some()
     }
 
     /// Before something is written, with no reply due: whatever has been read would be taken for the answer, and
     /// each reply after it for the one before. But a 421 answers anything, and content may be refused before it is
     /// sent.
     pub fn expect_no_surplus(&self, content_follows: bool) -> Result<(), Cause> {
-        let surplus = &self.input[self.used..];
+        let surplus = self.unused();
         let refuses = content_follows && matches!(surplus.first(), Some(b'4' | b'5'));
         if surplus.is_empty() || surplus.starts_with(b"421") || refuses {
             return Ok(());
@@ -109,15 +116,15 @@ impl Link {
     }
 
     fn fill(&mut self, deadline: Instant) -> Result<(), Cause> {
-        if self.used > 0 {
-            self.input.drain(..self.used);
-            self.used = 0;
-        }
         self.limit_reading(deadline)?;
-        let start = self.input.len();
-        self.input.resize(start + READ_SIZE, 0);
-        let read = self.socket.read(&mut self.input[start..]);
-        self.input.truncate(start + *read.as_ref().unwrap_or(&0));
+        self.input.copy_within(self.used..self.filled, 0);
+        (self.used, self.filled) = (0, self.filled - self.used);
+        if self.filled == self.input.len() {
+            // The parser bounds what is kept of a reply without end.
+            self.input.resize(self.filled + READ_SIZE, 0);
+        }
+        let read = self.socket.read(&mut self.input[self.filled..]);
+        self.filled += *read.as_ref().unwrap_or(&0);
         match read {
             Ok(0) => Err(Cause::LostConnection),
             Ok(_) => Ok(()),
@@ -209,6 +216,10 @@ impl From<BadReply> for Cause {
     fn from(bad: BadReply) -> Self {
         Self::BadReply(bad)
     }
+}
+
+fn flight_size(socket: &Socket) -> usize {
+    socket.send_buffer_size().unwrap_or(0).max(2 * READ_SIZE) / 2
 }
 
 /// To a socket, zero means "wait for ever".

@@ -118,7 +118,13 @@ impl<'a> Line<'a> {
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&printable(self.octets));
+        match std::str::from_utf8(self.octets) {
+            // Nearly every line is plain ASCII, and needs no look at each character.
+            Ok(plain) if plain.bytes().all(|octet| matches!(octet, b' '..=b'~')) => {
+                text.push_str(plain.trim_ascii_end());
+            }
+            _ => text.push_str(&printable(self.octets)),
+        }
     }
 }
 
