@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::message::Order;
 use super::report::Reporter;
+use super::sweeper::Sweeper;
 use super::worker::Worker;
 use crate::net::{CachedConnection, Stepwise};
 use crate::queue::scheduler::WorkerId;
@@ -22,6 +23,7 @@ use crate::spool::Spool;
 pub struct Crew {
     members: Vec<Member>,
     spool: Arc<Spool>,
+    sweeper: Sweeper,
     reporter: Reporter,
     stepwise: Arc<Stepwise>,
     stopping: Arc<AtomicBool>,
@@ -40,10 +42,17 @@ struct Member {
 
 impl Crew {
     /// Starts `size` workers.
-    pub fn start(size: usize, spool: Arc<Spool>, reporter: Reporter, myhostname: String) -> io::Result<Self> {
+    pub fn start(
+        size: usize,
+        spool: Arc<Spool>,
+        sweeper: Sweeper,
+        reporter: Reporter,
+        myhostname: String,
+    ) -> io::Result<Self> {
         let mut crew = Self {
             members: Vec::with_capacity(size),
             spool,
+            sweeper,
             reporter,
             stepwise: Arc::default(),
             stopping: Arc::default(),
@@ -75,6 +84,7 @@ impl Crew {
             stopping: Arc::clone(&self.stopping),
             reporter: self.reporter.clone(),
             spool: Arc::clone(&self.spool),
+            sweeper: self.sweeper.clone(),
             cached: CachedConnection::new(self.myhostname.clone(), Arc::clone(&self.stepwise)),
             connected,
         };

@@ -13,6 +13,7 @@ use super::log::QMGR;
 use super::message::Message;
 use super::notices::{self, Reported};
 use super::recorder::logged;
+use super::sweeper::Sweeper;
 use crate::config::Config;
 use crate::mail::{EnhancedStatus, Notify, Outcome, Protocol, QueueId, Reason, Recipient};
 use crate::notice::Event;
@@ -46,6 +47,7 @@ enum Unfinished {
 /// if the caller has it open.
 pub fn finish(
     spool: &Spool,
+    sweeper: &Sweeper,
     config: &Config,
     message: &Message,
     protocol: Protocol,
@@ -54,7 +56,7 @@ pub fn finish(
     let id = message.envelope.id;
     let mut queued = Vec::new();
     let mut finish_file = |file: &QueueFile| {
-        let finishing = Finishing { spool, config, message, protocol, file };
+        let finishing = Finishing { spool, sweeper, config, message, protocol, file };
         if let Err(error) = finishing.run(&mut queued) {
             log::error!("{id}: {error}; the message is deferred and tried again");
             finishing.defer_anyhow();
@@ -85,6 +87,7 @@ pub fn hold(spool: &Spool, id: QueueId, error: &io::Error) {
 
 struct Finishing<'a> {
     spool: &'a Spool,
+    sweeper: &'a Sweeper,
     config: &'a Config,
     message: &'a Message,
     protocol: Protocol,
@@ -214,8 +217,8 @@ impl Finishing<'_> {
             self.spool.move_to(id, Place::Active, Place::Corrupt)?;
             let told = if postmaster_told { " and reported to the postmaster" } else { "" };
             log::warn!("{id}: a message without sender could not be delivered: it is kept in corrupt/{told}");
-        } else if self.spool.remove(id, Place::Active)? {
-            log::info!(target: QMGR, "{id}: removed");
+        } else {
+            self.sweeper.remove(id);
         }
         Ok(())
     }

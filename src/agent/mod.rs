@@ -22,6 +22,7 @@ pub mod queue_control;
 mod recorder;
 mod report;
 mod start;
+mod sweeper;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::log::{LMTP, SMTP};
 use super::message::Order;
-use crate::mail::{Delays, OriginalRecipient, Outcome, Protocol, Reason, Recipient, Sender};
+use crate::mail::{Delay, Delays, OriginalRecipient, Outcome, Protocol, Reason, Recipient, Sender};
 use crate::net::{Observer, Peer};
 use crate::smtp::{Capabilities, Settled};
 use crate::spool::{LoggedReply, QueueFile, Spool, State};
@@ -230,7 +230,7 @@ pub fn log_outcome(
         Some(orcpt) if !orcpt.eq_ignore_ascii_case(&to.to_string()) => format!("orig_to=<{orcpt}>, "),
         _ => String::new(),
     };
-    let delay = crate::mail::format_delay(delays.total());
+    let delay = Delay(delays.total());
     let Reason { status, text, .. } = outcome.reason();
     let word = outcome.word();
     order.counters.count(outcome);

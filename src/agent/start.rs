@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 use nix::unistd::{Gid, Group, Uid, User};
@@ -23,9 +25,13 @@ use super::doorbell::doorbell;
 use super::master::{Master, Parts};
 use super::pickup::PickupThread;
 use super::report::{Report, Reporter};
+use super::sweeper::Sweeper;
 use crate::config::{Config, LogTarget, Sources};
 use crate::net;
 use crate::spool::{Lock, Spool, SpoolError, Watch};
+
+/// How long the end of the agent waits for files of delivered messages to be removed.
+const SWEEPING_MAX: Duration = Duration::from_secs(1);
 
 /// Why an agent did not start, or ended badly. Each is one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -115,10 +121,14 @@ fn start(
     let (sender, reports) = unbounded();
     let reporter = Reporter::new(sender, doorbell);
     let (errands, errand_list) = unbounded();
-    let pickup = PickupThread::new(Arc::clone(&spool), Arc::clone(&config), reporter.clone());
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let (sweeper, sweeping) =
+        Sweeper::start(Arc::clone(&spool)).map_err(set_up("a thread cannot be started"))?;
+    let pickup =
+        PickupThread::new(Arc::clone(&spool), sweeper.clone(), Arc::clone(&config), reporter.clone());
     thread("pickup").spawn(move || pickup.run(&errand_list)).map_err(set_up("a thread cannot be started"))?;
-    let crew = Crew::start(config.workers, Arc::clone(&spool), reporter.clone(), config.myhostname.clone())
+    let (workers, hostname) = (config.workers, config.myhostname.clone());
+    let crew = Crew::start(workers, Arc::clone(&spool), sweeper, reporter.clone(), hostname)
         .map_err(set_up("a worker cannot be started"))?;
     let manager = Arc::new(manager);
     watch_signals(sources, reporter.clone(), Arc::clone(&manager))?;
@@ -138,6 +148,7 @@ fn start(
     super::log::this_thread_may_not_wait();
     let socket = Arc::clone(&spool);
     let result = Master::new(Parts { config, spool, crew, errands, reports, chime, watch }).run();
+    wait_for_sweeper(&sweeping);
     // Only for tidiness: nobody answers there any more, and whoever connects to a leftover is told so.
     if let Err(error) = socket.remove_socket() {
         log::debug!("agent.sock cannot be removed: {error}; the next start replaces it");
@@ -145,6 +156,14 @@ fn start(
     // Threads may still be at work: only the end of the process lets another agent in.
     std::mem::forget(lock);
     result.map_err(AgentError::Poll)
+}
+
+/// What is not removed in time is removed at the next start.
+fn wait_for_sweeper(thread: &JoinHandle<()>) {
+    let by = Instant::now() + SWEEPING_MAX;
+    while !thread.is_finished() && Instant::now() < by {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 impl Identity {

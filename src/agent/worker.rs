@@ -16,6 +16,7 @@ use super::notices::{self, Reported};
 use super::prepend;
 use super::recorder::{Recorded, Recorder, between};
 use super::report::{Report, Reporter};
+use super::sweeper::Sweeper;
 use crate::config::Transport;
 use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason};
 use crate::net::{CachedConnection, Content, Delivered, Observer};
@@ -36,6 +37,8 @@ pub struct Worker {
     pub reporter: Reporter,
     /// The queue.
     pub spool: Arc<Spool>,
+    /// Who removes what is done with.
+    pub sweeper: Sweeper,
     /// Its connection.
     pub cached: CachedConnection,
     /// Whether it has one, or is about to: for whoever asks for numbers.
@@ -212,7 +215,9 @@ impl Worker {
         let is_last = order.message.count_down(order.batch.recipients().len());
         #[cfg(test)]
         super::tests::panic_if_asked(order, "settled@test.invalid");
-        is_last.then(|| finish::finish(&self.spool, &order.config, &order.message, protocol, file))
+        is_last.then(|| {
+            finish::finish(&self.spool, &self.sweeper, &order.config, &order.message, protocol, file)
+        })
     }
 }
 

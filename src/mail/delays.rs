@@ -25,25 +25,32 @@ impl Delays {
 
 impl fmt::Display for Delays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d] =
-            [self.before_queue, self.in_queue, self.connection, self.transmission].map(format_delay);
+        let Self { before_queue, in_queue, connection, transmission } = *self;
+        let [a, b, c, d] = [before_queue, in_queue, connection, transmission].map(Delay);
         write!(f, "{a}/{b}/{c}/{d}")
     }
 }
 
 /// Two significant digits, never finer than 10 ms, rounded half up, trailing zeros dropped, whole seconds from
 /// 10 s on.
-pub fn format_delay(delay: Duration) -> String {
-    let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
-    let unit: u64 = match micros {
-        10_000_000.. => 1_000_000,
-        1_000_000.. => 100_000,
-        _ => 10_000,
-    };
-    let rounded = micros.saturating_add(unit / 2) / unit * unit;
-    let (seconds, fraction) = (rounded / 1_000_000, rounded % 1_000_000);
-    let text = format!("{seconds}.{:02}", fraction / 10_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delay(pub Duration);
+
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
+        let unit: u64 = match micros {
+            10_000_000.. => 1_000_000,
+            1_000_000.. => 100_000,
+            _ => 10_000,
+        };
+        let hundredths = micros.saturating_add(unit / 2) / unit * (unit / 10_000);
+        match (hundredths / 100, hundredths % 100) {
+            (seconds, 0) => write!(f, "{seconds}"),
+            (seconds, fraction) if fraction % 10 == 0 => write!(f, "{seconds}.{}", fraction / 10),
+            (seconds, fraction) => write!(f, "{seconds}.{fraction:02}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -63,8 +70,9 @@ mod tests {
             (10_500_000, "11"),
             (100_000_000, "100"),
             (3_600_100_000, "3600"),
+            (u64::MAX, "18446744073709"),
         ] {
-            assert_eq!(format_delay(Duration::from_micros(micros)), text, "{micros}");
+            assert_eq!(Delay(Duration::from_micros(micros)).to_string(), text, "{micros}");
         }
     }
 }

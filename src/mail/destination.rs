@@ -5,6 +5,7 @@
 //! - Always true: a [`Destination`] has at least one server, each with an explicit port or an absolute path.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -105,18 +106,38 @@ impl fmt::Display for Server {
 
 /// Where a transaction goes, canonical. Connections are cached, and batches cut, by this value alone: with the
 /// transport in it, one transport's mail never rides on another's login.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Destination(Arc<(TransportName, Vec<Server>)>);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination(Arc<Canonical>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Canonical {
+    transport: TransportName,
+    servers: Vec<Server>,
+    /// Of the others. Destinations are looked up several times for each batch, and paths are slow to hash.
+    hash: u64,
+}
 
 impl Destination {
+    fn new(transport: TransportName, servers: Vec<Server>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (&transport, &servers).hash(&mut hasher);
+        Self(Arc::new(Canonical { transport, servers, hash: hasher.finish() }))
+    }
+
     /// The transport whose parameters hold.
     pub fn transport(&self) -> &TransportName {
-        &self.0.0
+        &self.0.transport
     }
 
     /// The servers, in the order in which they are tried.
     pub fn servers(&self) -> &[Server] {
-        &self.0.1
+        &self.0.servers
+    }
+}
+
+impl Hash for Destination {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
     }
 }
 
@@ -196,7 +217,7 @@ impl Nexthop {
                 Server::Tcp { host: host.clone(), port: port.unwrap_or(default_port) }
             }
         });
-        Destination(Arc::new((self.transport.clone(), servers.collect())))
+        Destination::new(self.transport.clone(), servers.collect())
     }
 }
 

@@ -14,7 +14,7 @@ mod queue_id;
 mod text;
 
 pub use address::{Address, BadAddress, Sender};
-pub use delays::{Delays, format_delay};
+pub use delays::{Delay, Delays};
 pub use destination::{BadNexthop, Destination, Nexthop, Protocol, Server, TransportName};
 pub use dsn::{BadParameter, Notify, OriginalRecipient, Return, xtext};
 pub use envelope::{Batch, BodyType, Envelope, Recipient};

@@ -136,7 +136,11 @@ impl Spool {
     }
 
     /// As [`Spool::open_active`], without reading the file once more if it is still the one that `layout` is of.
-    pub fn open_again(&self, envelope: &Arc<Envelope>, layout: &Layout) -> Result<Option<QueueFile>, LoadError> {
+    pub fn open_again(
+        &self,
+        envelope: &Arc<Envelope>,
+        layout: &Layout,
+    ) -> Result<Option<QueueFile>, LoadError> {
         let (file, metadata) = match self.open_own_file(envelope.id, Place::Active, true) {
             Err(LoadError::Gone) => return Ok(None),
             result => result?,
@@ -209,7 +213,8 @@ impl QueueFile {
     fn from_file(file: File, metadata: &Metadata) -> Result<Self, LoadError> {
         let length = metadata.len();
         let front = read_front(&file, length)?;
-        let head = match front.get(format::VERSION_LINE.len()..).and_then(|rest| memchr::memchr(b'\n', rest)) {
+        let head = match front.get(format::VERSION_LINE.len()..).and_then(|rest| memchr::memchr(b'\n', rest))
+        {
             Some(_) => read_version_and_head(&mut &front[..])?,
             None => {
                 let whole = Section { file: &file, front: &front, at: 0, end: length };
@@ -300,7 +305,8 @@ impl QueueFile {
 
     fn lines(&self, from: Cursor) -> Lines<'_> {
         let Layout { recipients_at, content_at, count, .. } = self.layout;
-        let section = Section { file: &self.file, front: &self.front, at: recipients_at, end: content_at - 1 };
+        let section =
+            Section { file: &self.file, front: &self.front, at: recipients_at, end: content_at - 1 };
         Lines::new(section, count, from)
     }
 

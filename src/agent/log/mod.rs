@@ -158,8 +158,7 @@ mod tests {
     fn logged(target: &str, level: Level, text: &str) -> String {
         let filter = env_logger::Builder::new().parse_filters("info").build();
         let logger = AgentLog::new(&Config::default(), filter);
-        let record =
-            |text| logger.log(&Record::builder().level(level).target(target).args(text).build());
+        let record = |text| logger.log(&Record::builder().level(level).target(target).args(text).build());
         record(format_args!("{text}"));
         let mut taken = Vec::new();
         logger.lines.take(&mut taken);

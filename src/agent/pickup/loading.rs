@@ -52,7 +52,8 @@ impl PickupThread {
         // Refused ones were settled by an earlier attempt; only their bounce is owed, which finishing sees to.
         let is_done = loaded.unsettled == 0 || message.count_down(refused);
         if is_done {
-            let finished = finish::finish(&self.spool, &self.config, &message, Protocol::Lmtp, None);
+            let finished =
+                finish::finish(&self.spool, &self.sweeper, &self.config, &message, Protocol::Lmtp, None);
             return Report::Dismissed { id, queued: finished.queued };
         }
         let mut recipients = Vec::with_capacity(loaded.recipients.len());

@@ -19,6 +19,7 @@ use super::control::{Action, Answer};
 use super::log::{PICKUP, QMGR};
 use super::message::{Message, Order};
 use super::report::{Report, Reporter};
+use super::sweeper::Sweeper;
 use crate::config::Config;
 use crate::mail::{Outcome, QueueId, Reason};
 use crate::queue::job::IncomingName;
@@ -96,6 +97,7 @@ pub struct Found {
 /// The thread's own things.
 pub struct PickupThread {
     spool: Arc<Spool>,
+    sweeper: Sweeper,
     config: Arc<Config>,
     pickup: Pickup,
     reporter: Reporter,
@@ -111,10 +113,11 @@ pub struct PickupThread {
 
 impl PickupThread {
     /// Prepares the thread.
-    pub fn new(spool: Arc<Spool>, config: Arc<Config>, reporter: Reporter) -> Self {
+    pub fn new(spool: Arc<Spool>, sweeper: Sweeper, config: Arc<Config>, reporter: Reporter) -> Self {
         let pickup = Pickup::new(Arc::clone(&spool), limits(&config));
         Self {
             spool,
+            sweeper,
             config,
             pickup,
             reporter,

@@ -66,7 +66,8 @@ impl PickupThread {
 
     pub(super) fn count_down(&self, order: &Order, protocol: Protocol) {
         if order.message.count_down(order.batch.recipients().len()) {
-            let finished = finish::finish(&self.spool, &self.config, &order.message, protocol, None);
+            let finished =
+                finish::finish(&self.spool, &self.sweeper, &self.config, &order.message, protocol, None);
             self.reporter.send(Report::Dismissed { id: finished.id, queued: finished.queued });
         }
     }

@@ -141,7 +141,6 @@ fn a_broken_protocol_is_told_to_a_postmaster_who_asks_for_it() {
     let notice = server.only_mail_of("postmaster@mx.example.org");
     assert!(notice.contains("broke the protocol"), "{notice}");
     server.only_mail_of("b@example.org");
-    agent.signal(Signal::TERM);
     agent.stop();
 }
 
