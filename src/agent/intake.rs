@@ -17,6 +17,8 @@ const NAMES_MAX: usize = 4096;
 const NAMES_ENOUGH: usize = 512;
 /// Time between two listings of `active/` and `incoming/`: what a lost job line or event costs at most.
 const LISTING_INTERVAL: Duration = Duration::from_secs(60);
+/// Time until a listing that makes up for missed job lines: each second one, however many are missed.
+const LISTING_SOON: Duration = Duration::from_secs(1);
 /// Time from a listing that found nothing to the next one, whatever calls for it.
 const PAUSE_AFTER_NOTHING: Duration = Duration::from_millis(500);
 
@@ -106,6 +108,13 @@ impl Intake {
         for listing in self.listings.iter_mut().filter(|listing| listing.place == place) {
             listing.wanted = true;
             listing.everything |= everything;
+        }
+    }
+
+    /// Job lines were missed: what they told of is found by listing `active/` and `incoming/`.
+    pub fn missed_lines(&mut self, now: Instant) {
+        for listing in self.listings.iter_mut().filter(|listing| listing.place != Place::Deferred) {
+            listing.next = listing.next.min(now + LISTING_SOON);
         }
     }
 
@@ -226,5 +235,24 @@ mod tests {
         }
         while intake.next().is_some() {}
         assert_eq!(places(&mut intake, now), [Place::Active]);
+    }
+
+    #[test]
+    fn missed_job_lines_are_made_up_for_once_a_second() {
+        let start = Instant::now();
+        let mut intake = Intake::new(start, Duration::from_secs(300));
+        for place in places(&mut intake, start) {
+            intake.has_come(place, true, true);
+        }
+        for second in [10, 11] {
+            let at = start + Duration::from_secs(second);
+            intake.missed_lines(at);
+            intake.missed_lines(at + Duration::from_millis(900));
+            assert_eq!(places(&mut intake, at), [], "not at once: the next line may be missed too");
+            assert_eq!(intake.next_listing(), Some(at + LISTING_SOON));
+            assert_eq!(places(&mut intake, at + LISTING_SOON), [Place::Active, Place::Incoming]);
+            intake.has_come(Place::Active, true, true);
+            intake.has_come(Place::Incoming, true, true);
+        }
     }
 }

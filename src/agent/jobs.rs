@@ -6,7 +6,7 @@ use crate::queue::job::{JobLine, LINE_LENGTH_MAX, escape_for_log};
 use crate::queue::line_reader::LineReader;
 use crate::spool::JobFifo;
 
-/// Octets read before other things get their turn.
+/// Octets read before other things get their turn: what a pipe holds.
 const READ_AT_ONCE: usize = 64 * 1024;
 /// Bad lines that are logged in a minute; more are only counted.
 const BAD_LINES_MAX: u32 = 10;
@@ -19,18 +19,29 @@ pub struct Jobs {
     buffer: Vec<u8>,
     minute: Instant,
     bad_lines: u32,
+    /// See [`Jobs::may_have_missed`].
+    may_have_missed: bool,
 }
 
 impl Jobs {
     /// Nothing read yet.
     pub fn new(now: Instant) -> Self {
-        Self { lines: LineReader::new(), buffer: vec![0; READ_AT_ONCE], minute: now, bad_lines: 0 }
+        Self {
+            lines: LineReader::new(),
+            buffer: vec![0; READ_AT_ONCE],
+            minute: now,
+            bad_lines: 0,
+            may_have_missed: false,
+        }
     }
 
     /// Reads what is there; bad lines are logged and skipped.
     pub fn read(&mut self, fifo: &JobFifo) -> Vec<JobLine> {
         match fifo.read(&mut self.buffer) {
-            Ok(read) => self.lines.push(&self.buffer[..read]),
+            Ok(read) => {
+                self.may_have_missed |= read == self.buffer.len();
+                self.lines.push(&self.buffer[..read]);
+            }
             Err(error) => self.bad(&format!(
                 "the job FIFO cannot be read: {error}; jobs in active/ are found by listing it"
             )),
@@ -50,7 +61,14 @@ impl Jobs {
         jobs
     }
 
+    /// Whether a message may lie in the queue of which no good line has told: a line was bad, or the FIFO was as full
+    /// as it can be, and its writers do not wait. Asked, it forgets.
+    pub fn may_have_missed(&mut self) -> bool {
+        std::mem::take(&mut self.may_have_missed)
+    }
+
     fn bad(&mut self, text: &str) {
+        self.may_have_missed = true;
         self.bad_lines = self.bad_lines.saturating_add(1);
         if self.bad_lines <= BAD_LINES_MAX {
             log::error!("{text}");

@@ -36,6 +36,11 @@ pub enum Report {
         /// What it was working on.
         order: Box<Order>,
     },
+    /// A worker has panicked while it worked on nothing.
+    Gone {
+        /// Who.
+        worker: WorkerId,
+    },
     /// A window of a message was read.
     Loaded(Box<Loaded>),
     /// A message could not be loaded, or is done with already; its ID may leave the table.

@@ -33,7 +33,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Panics where a test has asked for it by an address.
 pub(super) fn panic_if_asked(order: &Order, address: &str) {
-    let is_asked = order.batch.recipients().iter().any(|r| r.address.to_string() == address);
+    panic_if_any(order.batch.recipients(), address);
+}
+
+/// The same, where there is no batch yet.
+pub(super) fn panic_if_any<'a>(recipients: impl IntoIterator<Item = &'a Recipient>, address: &str) {
+    let is_asked = recipients.into_iter().any(|r| r.address.to_string() == address);
     assert!(!is_asked, "asked to panic by {address}");
 }
 
@@ -231,6 +236,35 @@ fn a_panic_after_the_last_outcome_does_not_keep_the_message_in_memory() {
     });
     bench.stop(master);
     assert_eq!(bench.mail_of("settled@test.invalid").len(), 1);
+}
+
+#[test]
+fn a_worker_that_panics_between_two_batches_is_replaced() {
+    let mut bench = Bench::new();
+    bench.submit(&["between@test.invalid"]);
+    for _ in 0..5 {
+        bench.submit(&["after@example.org"]);
+    }
+    let master = bench.run();
+    wait_until("the mail after it is delivered, by the one worker's successor", || {
+        bench.mail_of("after@example.org").len() == 5
+    });
+    wait_until("the postmaster is told", || !bench.mail_of("postmaster@mx.example.org").is_empty());
+    bench.stop(master);
+    assert_eq!(bench.mail_of("between@test.invalid").len(), 1);
+}
+
+#[test]
+fn a_message_over_which_loading_panics_is_set_aside_and_others_are_loaded() {
+    let mut bench = Bench::new();
+    let deadly = bench.submit(&["load@test.invalid"]);
+    bench.submit(&["after@example.org"]);
+    let master = bench.run();
+    wait_until("the other mail is delivered", || bench.mail_of("after@example.org").len() == 1);
+    wait_until("the message is set aside", || bench.place(deadly) == Some(Place::Hold));
+    wait_until("the postmaster is told", || !bench.mail_of("postmaster@mx.example.org").is_empty());
+    bench.stop(master);
+    assert_eq!(logged(&["ERROR: ", deadly.as_str(), "panicked", "kept in hold/"]).len(), 1);
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub(super) struct Ended {
 impl Worker {
     /// Works until the mailbox is closed.
     pub fn run(mut self) {
+        let mut guard = Guard { worker: self.id, reporter: self.reporter.clone(), order: None };
         loop {
             let mailbox = self.mailbox.clone();
             let stopping = Arc::clone(&self.stopping);
@@ -66,7 +67,14 @@ impl Worker {
             match order {
                 Ok(order) => {
                     self.connected.store(true, Ordering::Relaxed);
-                    self.work_on(order);
+                    let order = guard.order.insert(order);
+                    let report = self.work_on(order);
+                    let _done = guard.order.take();
+                    self.reporter.send(report);
+                    #[cfg(test)]
+                    _done
+                        .iter()
+                        .for_each(|order| super::tests::panic_if_asked(order, "between@test.invalid"));
                     self.cached.say_goodbye(&work_is_waiting);
                 }
                 Err(RecvTimeoutError::Timeout) => self.cached.close(&work_is_waiting),
@@ -77,13 +85,9 @@ impl Worker {
         self.cached.close(&|| true);
     }
 
-    fn work_on(&mut self, order: Order) {
-        let mut guard = LostOrder { worker: self.id, reporter: self.reporter.clone(), order: Some(order) };
-        let Some(order) = &guard.order else { return };
-        let id = order.message.envelope.id;
+    fn work_on(&mut self, order: &Order) -> Report {
         let Ended { end, finished, queued } = self.deliver(order);
-        guard.order = None;
-        self.reporter.send(Report::Ended { worker: self.id, id, end, finished, queued });
+        Report::Ended { worker: self.id, id: order.message.envelope.id, end, finished, queued }
     }
 
     fn deliver(&mut self, order: &Order) -> Ended {
@@ -232,17 +236,20 @@ fn all(order: &Order, outcome: &Outcome) -> Vec<Settled> {
     order.batch.recipients().iter().map(|recipient| settle(recipient.position)).collect()
 }
 
-/// Hands the batch of a worker that panics to the master.
-struct LostOrder {
+/// Tells the master of a worker that panics, with the batch that it was working on.
+struct Guard {
     worker: WorkerId,
     reporter: Reporter,
     order: Option<Order>,
 }
 
-impl Drop for LostOrder {
+impl Drop for Guard {
     fn drop(&mut self) {
+        let worker = self.worker;
         if let Some(order) = self.order.take() {
-            self.reporter.send(Report::Lost { worker: self.worker, order: Box::new(order) });
+            self.reporter.send(Report::Lost { worker, order: Box::new(order) });
+        } else if std::thread::panicking() {
+            self.reporter.send(Report::Gone { worker });
         }
     }
 }

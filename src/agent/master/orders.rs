@@ -23,6 +23,9 @@ impl Master {
     pub(super) fn read_jobs(&mut self) {
         let Some(fifo) = self.spool.jobs() else { return };
         let lines = self.jobs.read(fifo);
+        if self.jobs.may_have_missed() {
+            self.intake.missed_lines(Instant::now());
+        }
         for line in lines {
             match line {
                 JobLine::QueueFile(id) => self.intake.add(Name { id, place: Place::Active, is_new: true }),
@@ -66,9 +69,12 @@ impl Master {
     pub(super) fn carry_out(&mut self, action: scheduler::Action) -> Option<Event> {
         match action {
             scheduler::Action::Assign { worker, batch } => {
-                if let Some(order) = self.order(batch) {
-                    self.crew.hand_over(worker, order);
-                }
+                let Some(order) = self.order(batch) else {
+                    // The worker is not to wait for what never comes.
+                    let end = BatchEnd { cached: false, destination: Health::Untouched };
+                    return Some(Event::Ended { worker, end });
+                };
+                self.crew.hand_over(worker, order);
             }
             scheduler::Action::TakeBack { worker } => {
                 let order = self.crew.take_back(worker)?;
@@ -117,6 +123,7 @@ impl Master {
                 self.conclude_if_idle(id);
             }
             Report::Lost { worker, order } => self.replace(worker, order),
+            Report::Gone { worker } => self.replace_idle(worker),
             Report::Loaded(loaded) => self.loaded(*loaded),
             Report::Dismissed { id, queued } => {
                 self.add_queued(queued);
@@ -190,18 +197,34 @@ impl Master {
         )));
         self.send(Errand::SettleLost(order));
         self.crew.has_ended(worker);
-        if let Err(error) = self.crew.replace(worker) {
-            log::error!(
-                "no other worker can be started: {error}; the pool is one smaller, tried again in a minute"
-            );
-            self.missing.push(worker);
-            let unbegun =
-                std::iter::from_fn(|| self.crew.take_back(worker)).map(|order| order.batch).collect();
-            return self.step_unless_stopping(Event::WorkerLost { worker, unbegun });
+        if self.take_on(worker) {
+            // What waits in the mailbox is for the new one. Asked back, it would be put there again at once.
+            let end = BatchEnd { cached: false, destination: Health::Untouched };
+            self.step_unless_stopping(Event::Ended { worker, end });
         }
-        // What waits in the mailbox is for the new one. Asked back, it would be put there again at once.
-        let end = BatchEnd { cached: false, destination: Health::Untouched };
-        self.step_unless_stopping(Event::Ended { worker, end });
+    }
+}
+
+impl Master {
+    /// A worker has panicked between two batches. Another one reads the same mailbox.
+    fn replace_idle(&mut self, worker: WorkerId) {
+        log::error!("a worker has panicked between two batches; another one takes its place");
+        self.send(Errand::TellOfPanic(
+            "A worker of the agent panicked between two deliveries. No mail was hurt.".into(),
+        ));
+        self.take_on(worker);
+    }
+
+    /// Starts another worker; `false` if that is not possible now, and its batches wait elsewhere.
+    fn take_on(&mut self, worker: WorkerId) -> bool {
+        let Err(error) = self.crew.replace(worker) else { return true };
+        log::error!(
+            "no other worker can be started: {error}; the pool is one smaller, tried again in a minute"
+        );
+        self.missing.push(worker);
+        let unbegun = std::iter::from_fn(|| self.crew.take_back(worker)).map(|order| order.batch).collect();
+        self.step_unless_stopping(Event::WorkerLost { worker, unbegun });
+        false
     }
 }
 

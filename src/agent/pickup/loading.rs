@@ -56,6 +56,8 @@ impl PickupThread {
                 finish::finish(&self.spool, &self.sweeper, &self.config, &message, Protocol::Lmtp, None);
             return Report::Dismissed { id, queued: finished.queued };
         }
+        #[cfg(test)]
+        crate::agent::tests::panic_if_any(loaded.recipients.iter().map(|(r, _)| r), "load@test.invalid");
         let mut recipients = Vec::with_capacity(loaded.recipients.len());
         for (recipient, state) in loaded.recipients {
             match state {

@@ -9,6 +9,7 @@ mod loading;
 mod postponed;
 mod settling;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -136,11 +137,27 @@ impl PickupThread {
         let _guard = PickupLost(self.reporter.clone());
         self.recover();
         while let Ok(errand) = errands.recv() {
-            self.run_errand(errand);
+            self.run_guarded(errand);
         }
         for name in self.postponed.names_of_drafts() {
             log::warn!(target: PICKUP, "incoming/{name} still waits for room: its job line must be written again");
         }
+    }
+
+    /// Runs an errand. Over one message that makes it panic the thread must not end: the agent would stop, start, and
+    /// come to that message again.
+    fn run_guarded(&mut self, errand: Errand) {
+        let Errand::Load(Load { id, .. }) = errand else { return self.run_errand(errand) };
+        if panic::catch_unwind(AssertUnwindSafe(|| self.run_errand(errand))).is_ok() {
+            return;
+        }
+        let kept = match self.spool.move_to(id, Place::Active, Place::Hold) {
+            Ok(_) => "it is kept in hold/".to_owned(),
+            Err(error) => format!("and it cannot be moved to hold/: {error}; it stays in active/"),
+        };
+        log::error!("{id}: the agent has panicked over this message when it was to be loaded: {kept}");
+        self.tell_of_panic(&format!("The agent panicked when it was to load message {id}: {kept}."));
+        self.reporter.send(Report::Dismissed { id, queued: Vec::new() });
     }
 
     pub(super) fn run_errand(&mut self, errand: Errand) {

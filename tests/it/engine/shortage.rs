@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use super::{HURRY, Server, message, messages_in, submit, submit_job, wait_until_nothing_is_left};
