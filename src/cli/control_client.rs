@@ -43,6 +43,12 @@ pub enum ClientError {
     /// What was to be submitted cannot be read to its end; nothing was queued.
     #[error("its content cannot be read: {0}")]
     Content(io::Error),
+    /// The agent had the message to its end, and then went away or fell silent: nobody knows whether it is on disk.
+    #[error(
+        "the agent was given the whole message and did not say that it is queued ({0}): it may be, and arrives twice then \
+         if it is sent again"
+    )]
+    Unanswered(Box<ClientError>),
     /// Whoever takes the answer does not want more of it.
     #[error("the answer cannot be written: {0}")]
     Output(io::Error),
@@ -104,7 +110,7 @@ impl Client {
         self.read_answer(each)
     }
 
-    /// Submits a message; on return it is on disk.
+    /// Submits a message; on return it is on disk. After an error it is not, but for [`ClientError::Unanswered`].
     pub fn submit(&mut self, request: &Request, content: &mut dyn Read) -> Result<(), ClientError> {
         let line = request_line(request)?;
         let written = self.writer.write_all(&line).and_then(|()| {
@@ -125,11 +131,17 @@ impl Client {
             }
         }
         let mut is_queued = false;
-        self.read_answer(&mut |line| {
+        let answer = self.read_answer(&mut |line| {
             is_queued |= matches!(line, Line::Queued { .. });
             Ok(())
-        })?;
-        if is_queued { Ok(()) } else { Err(self.odd("its answer")) }
+        });
+        match answer {
+            // An agent that is killed between its two lines has said what counts.
+            _ if is_queued => Ok(()),
+            Err(refused @ ClientError::Refused(_)) => Err(refused),
+            Err(error) => Err(ClientError::Unanswered(Box::new(error))),
+            Ok(()) => Err(ClientError::Unanswered(Box::new(self.odd("its answer")))),
+        }
     }
 
     fn read_answer(&mut self, each: &mut dyn FnMut(Line) -> io::Result<()>) -> Result<(), ClientError> {
@@ -179,4 +191,48 @@ fn request_line(request: &Request) -> Result<Vec<u8>, ClientError> {
         )));
     }
     Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use crate::agent::queue_control::{Submission, write_line};
+    use crate::mail::QueueId;
+    use crate::spool::Draft;
+
+    /// An agent that takes a whole message, says `answer`, and goes away.
+    fn submit_to_one_that_says(answer: &[Line]) -> Result<(), ClientError> {
+        let queue = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(queue.path().join(SOCKET_NAME)).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                write_line(&mut stream, &Line::Ready { version: String::new() }).unwrap();
+                let (mut heard, mut piece) = (Vec::new(), [0; 4096]);
+                // The last piece of the content is an empty one.
+                while !String::from_utf8_lossy(&heard).contains("\"octets\":0") {
+                    let length = stream.read(&mut piece).unwrap();
+                    assert!(length > 0, "the client went away: {}", String::from_utf8_lossy(&heard));
+                    heard.extend_from_slice(&piece[..length]);
+                }
+                answer.iter().for_each(|line| write_line(&mut stream, line).unwrap());
+            });
+            let request = Request::Submit(Box::new(Submission::from(Draft::default())));
+            Client::connect(queue.path())?.submit(&request, &mut &b"Subject: x\n\n"[..])
+        })
+    }
+
+    #[test]
+    fn an_agent_that_goes_away_with_the_message_leaves_its_fate_open() {
+        let queued = || Line::Queued { id: QueueId::new(1, 1) };
+        assert!(matches!(submit_to_one_that_says(&[]), Err(ClientError::Unanswered(_))));
+        assert!(matches!(submit_to_one_that_says(&[Line::End {}]), Err(ClientError::Unanswered(_))));
+        assert!(submit_to_one_that_says(&[queued()]).is_ok());
+        assert!(submit_to_one_that_says(&[queued(), Line::End {}]).is_ok());
+        let refusal = Line::Refused(Refusal::new(RefusalCode::TooLarge, "it is too large"));
+        assert!(matches!(submit_to_one_that_says(&[refusal]), Err(ClientError::Refused(_))));
+    }
 }

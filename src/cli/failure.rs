@@ -85,7 +85,7 @@ impl From<ClientError> for Failure {
             ClientError::Output(_) | ClientError::Content(_) => EX_IOERR,
             ClientError::NoAgent(_) => EX_UNAVAILABLE,
             ClientError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => EX_NOPERM,
-            ClientError::Io { .. } => EX_UNAVAILABLE,
+            ClientError::Io { .. } | ClientError::Unanswered(_) => EX_UNAVAILABLE,
             ClientError::Refused(refusal) => match refusal.code {
                 RefusalCode::NotPermitted => EX_NOPERM,
                 RefusalCode::NotFound => EX_NOT_FOUND,

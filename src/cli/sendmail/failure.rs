@@ -1,7 +1,7 @@
 //! How sendmail fails: one sentence for standard error and a code of sysexits(3), which callers go by.
 //!
 //! - Owns: which failure has which code.
-//! - Always true: a failure means that nothing was queued.
+//! - Always true: a failure means that nothing was queued; where that cannot be known, its sentence says so.
 
 use std::fmt;
 use std::io;
@@ -121,7 +121,8 @@ impl From<ClientError> for Failure {
             ClientError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Code::NoPermission
             }
-            ClientError::Io { .. } => Code::Temporary,
+            // The caller sends it again: at least once.
+            ClientError::Io { .. } | ClientError::Unanswered(_) => Code::Temporary,
             ClientError::Content(_) | ClientError::Output(_) => Code::Io,
             ClientError::Refused(refusal) => match refusal.code {
                 RefusalCode::NotPermitted => Code::NoPermission,
@@ -131,9 +132,10 @@ impl From<ClientError> for Failure {
                 RefusalCode::BadRequest | RefusalCode::NotFound => Code::Software,
             },
         };
-        // A refusal of the agent's own spool begins with these words already.
         let (said, text) = ("the message was not queued", error.to_string());
-        Self::new(code, if text.starts_with(said) { text } else { format!("{said}: {text}") })
+        // A refusal of the agent's own spool begins with these words already.
+        let is_said = text.starts_with(said) || matches!(error, ClientError::Unanswered(_));
+        Self::new(code, if is_said { text } else { format!("{said}: {text}") })
     }
 }
 

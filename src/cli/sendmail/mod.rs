@@ -3,7 +3,8 @@
 //! - Owns: the submitter's side: options, recipients, header fields, who may do what, exit codes.
 //! - Leaves to others: how a message comes onto the disk (`spool`), when it is delivered (`agent`).
 //! - Always true: exit code 0 means that the message is on disk, whether or not an agent runs; any other means that
-//!   nothing was queued, and says why in one line on standard error.
+//!   nothing was queued, and says why in one line on standard error. Only where an agent that was given the message goes
+//!   away before it answers, nobody knows; then the line says that.
 
 mod address_list;
 mod caller;
