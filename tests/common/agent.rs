@@ -213,15 +213,21 @@ impl Site {
     /// Starts an agent and waits until it has told its service manager that it is ready.
     #[track_caller]
     pub fn start_agent(&self) -> Agent {
+        let mut agent = self.begin_agent();
+        wait_or_show("READY=1 from the agent", SOON, || self.log(), || agent.is_ready());
+        agent
+    }
+
+    /// Starts an agent and waits for nothing.
+    #[track_caller]
+    pub fn begin_agent(&self) -> Agent {
         let socket = self.path().join("notify");
         // Left over from the agent before.
         let _ = fs::remove_file(&socket);
         let manager = UnixDatagram::bind(&socket).unwrap();
         manager.set_nonblocking(true).unwrap();
         let process = Process::start("the agent", self.agent_command().env("NOTIFY_SOCKET", &socket));
-        let mut agent = Agent { process, manager };
-        wait_or_show("READY=1 from the agent", SOON, || self.log(), || agent.is_ready());
-        agent
+        Agent { process, manager }
     }
 
     /// Starts an agent that ought to refuse: how it ended, and what it said.

@@ -9,3 +9,4 @@ pub mod agent;
 pub mod long;
 pub mod mailbox;
 pub mod process;
+pub mod sink;

@@ -1,15 +1,13 @@
 //! The agent as its administrator meets it: killed, stopped, told to reload, started wrongly, fed rubbish.
 //!
 //! - Owns: what survives a kill, what a signal does, how a start is refused.
-//! - Leaves to others: conversations with odd servers (dialogues), real servers (`peers`).
+//! - Leaves to others: kills at random, in numbers (`crashes`), odd servers (dialogues), real ones (`peers`).
 //! - Always true: no mail is lost in any of these tests, and each says how often it may come twice.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,50 +15,12 @@ use rustix::process::{Signal, getuid};
 use serde_json::json;
 
 use crate::common::agent::{LASTMILE, SOON, Site};
-use crate::common::mailbox;
-use crate::common::process::{Process, wait_for};
+use crate::common::process::wait_for;
+use crate::common::sink::SinkProcess;
 use crate::holding::{END_OF_DATA, Holding, SECOND_ANSWER};
 
-/// For everything that a test has queued.
-const ALL_DELIVERED: Duration = Duration::from_secs(90);
 /// EX_CONFIG of sysexits(3).
 const EX_CONFIG: i32 = 78;
-
-/// Our own sink as a process of its own: what it has stored survives the agent.
-struct Sink {
-    _process: Process,
-    socket: PathBuf,
-    maildir: PathBuf,
-}
-
-impl Sink {
-    fn start(site: &Site, name: &str) -> Self {
-        let socket = site.path().join(format!("{name}.sock"));
-        let maildir = site.path().join(name);
-        let listen = format!("unix:{}", socket.display());
-        let mut command = site.command(&["sink", "--lmtp", "--listen", &listen, "--maildir"]);
-        // Slow enough that a kill finds deliveries under way.
-        let script = site.path().join(format!("{name}.script"));
-        fs::write(&script, "data-done * delay 100ms\n").unwrap();
-        command.arg(&maildir).arg("--script").arg(&script).stdin(Stdio::null());
-        let mut process = Process::start("the sink", &mut command);
-        wait_for("the sink's socket", SOON, || {
-            assert!(process.ended().is_none(), "the sink ended while it started");
-            UnixStream::connect(&socket).ok()
-        });
-        Self { _process: process, socket, maildir }
-    }
-
-    /// How often each subject has arrived.
-    fn arrived(&self) -> BTreeMap<String, usize> {
-        let mut subjects = BTreeMap::new();
-        for message in mailbox::messages(&self.maildir) {
-            // A message without its header would be half a message: never in new/.
-            *subjects.entry(mailbox::header(&message, "Subject").unwrap()).or_default() += 1;
-        }
-        subjects
-    }
-}
 
 /// The configuration that leads all mail to `socket`; more top-level keys follow. Bounces, of which there are none,
 /// lead elsewhere, so that the look at their server does not take a connection that is meant for mail.
@@ -75,45 +35,6 @@ fn message(subject: &str) -> Vec<u8> {
 
 fn submit(site: &Site, subject: &str) {
     site.sendmail(&["-i", "-f", "a@example.org", "b@example.org"], &message(subject));
-}
-
-#[test]
-fn an_agent_that_is_killed_again_and_again_loses_nothing() {
-    const MESSAGES: usize = 200;
-    const WORKERS: usize = 4;
-    const KILLS: usize = 12;
-    let site = Site::new("");
-    let sink = Sink::start(&site, "mail");
-    site.configure(&to_socket(&sink.socket, &format!("workers = {WORKERS}\nworkers_reserved = 0")));
-    // Its first start makes the queue; nobody needs it for submitting.
-    site.start_agent().stop();
-    for number in 0..MESSAGES {
-        let subject = format!("message {number:03}");
-        let large = [message(&subject), b"0123456789abcdef\n".repeat(2000)].concat();
-        site.sendmail(&["-i", "-f", "a@example.org", "b@example.org"], &large);
-    }
-    for kill in 1..=KILLS {
-        let goal = kill * MESSAGES / (KILLS + 1);
-        let agent = site.start_agent();
-        wait_for("the next deliveries", ALL_DELIVERED, || (sink.arrived().len() >= goal).then_some(()));
-        agent.kill();
-        assert!(
-            sink.arrived().len() < MESSAGES,
-            "everything was delivered before kill {kill}: it tests nothing"
-        );
-    }
-    let agent = site.start_agent();
-    site.wait_until_empty(ALL_DELIVERED);
-    agent.stop();
-    let arrived = sink.arrived();
-    let missing: Vec<_> = (0..MESSAGES)
-        .map(|number| format!("message {number:03}"))
-        .filter(|subject| !arrived.contains_key(subject))
-        .collect();
-    assert!(missing.is_empty(), "lost: {missing:?}\n{}", site.log());
-    assert_eq!(arrived.len(), MESSAGES);
-    let doubled = arrived.values().sum::<usize>() - MESSAGES;
-    assert!(doubled <= KILLS * WORKERS, "{doubled} copies too many after {KILLS} kills of {WORKERS} workers");
 }
 
 #[test]
@@ -184,12 +105,12 @@ fn a_stop_waits_for_the_answer_that_is_due() {
     assert_eq!(site.lines_with(&["status=sent (250 2.0.0 held and stored)"]).len(), 1, "{}", site.log());
     assert_eq!(site.files().len(), 1, "{:?}", site.files());
 
-    let sink = Sink::start(&site, "mail");
+    let sink = SinkProcess::start(&site, "mail", "");
     site.configure(&to_socket(&sink.socket, ""));
     let agent = site.start_agent();
     site.wait_until_empty(SOON);
     agent.stop();
-    assert_eq!(sink.arrived(), BTreeMap::from([("second".to_owned(), 1)]));
+    assert_eq!(sink.subjects(), BTreeMap::from([("second".to_owned(), 1)]));
 }
 
 #[test]
@@ -228,7 +149,7 @@ fn a_stop_does_not_wait_longer_than_it_may() {
 #[test]
 fn a_reload_takes_up_new_routes_and_names_what_needs_a_restart() {
     let site = Site::new("");
-    let (old, new) = (Sink::start(&site, "old"), Sink::start(&site, "new"));
+    let (old, new) = (SinkProcess::start(&site, "old", ""), SinkProcess::start(&site, "new", ""));
     site.configure(&to_socket(&old.socket, ""));
     let agent = site.start_agent();
     submit(&site, "before");
@@ -239,8 +160,8 @@ fn a_reload_takes_up_new_routes_and_names_what_needs_a_restart() {
     submit(&site, "after");
     site.wait_for_lines(2, &["status=sent"], SOON);
     site.wait_until_empty(SOON);
-    assert_eq!(old.arrived(), BTreeMap::from([("before".to_owned(), 1)]));
-    assert_eq!(new.arrived(), BTreeMap::from([("after".to_owned(), 1)]));
+    assert_eq!(old.subjects(), BTreeMap::from([("before".to_owned(), 1)]));
+    assert_eq!(new.subjects(), BTreeMap::from([("after".to_owned(), 1)]));
 
     // A mistake in the file changes nothing: the agent goes on with what it has.
     site.configure("no_such_key = 1");
@@ -250,14 +171,14 @@ fn a_reload_takes_up_new_routes_and_names_what_needs_a_restart() {
     site.configure(&to_socket(&new.socket, "workers = 7"));
     submit(&site, "after the mistake");
     site.wait_for_lines(3, &["status=sent"], SOON);
-    assert_eq!(new.arrived().len(), 2);
+    assert_eq!(new.subjects().len(), 2);
     agent.stop();
 }
 
 #[test]
 fn a_second_agent_on_one_queue_is_refused() {
     let site = Site::new("");
-    let sink = Sink::start(&site, "mail");
+    let sink = SinkProcess::start(&site, "mail", "");
     site.configure(&to_socket(&sink.socket, ""));
     let agent = site.start_agent();
     let (status, said) = site.start_agent_in_vain();
@@ -268,7 +189,7 @@ fn a_second_agent_on_one_queue_is_refused() {
     // The first one has not noticed.
     submit(&site, "still here");
     site.wait_until_empty(SOON);
-    assert_eq!(sink.arrived().len(), 1);
+    assert_eq!(sink.subjects().len(), 1);
     agent.stop();
 }
 
@@ -321,7 +242,7 @@ fn a_mistake_in_the_configuration_stops_the_start_with_78() {
 #[test]
 fn rubbish_in_the_fifo_is_logged_and_spoils_only_itself() {
     let site = Site::new("");
-    let sink = Sink::start(&site, "mail");
+    let sink = SinkProcess::start(&site, "mail", "");
     site.configure(&to_socket(&sink.socket, ""));
     let agent = site.start_agent();
     let mut rubbish = b"rubbish-begins \x1b[31m\x01\xff\"".to_vec();
@@ -347,14 +268,14 @@ fn rubbish_in_the_fifo_is_logged_and_spoils_only_itself() {
     assert!(!site.log().contains(['\x1b', '\x01']), "control characters reached the log");
     site.wait_for_line(&["../../etc/passwd"], SOON);
     site.wait_until_empty(SOON);
-    assert_eq!(sink.arrived(), BTreeMap::from([("good".to_owned(), 1)]));
+    assert_eq!(sink.subjects(), BTreeMap::from([("good".to_owned(), 1)]));
     agent.stop();
 }
 
 #[test]
 fn a_flood_of_bad_lines_does_not_flood_the_log() {
     let site = Site::new("");
-    let sink = Sink::start(&site, "mail");
+    let sink = SinkProcess::start(&site, "mail", "");
     site.configure(&to_socket(&sink.socket, ""));
     let agent = site.start_agent();
     site.write_to_fifo("\n{\"flood\":1}".repeat(5000).as_bytes());
@@ -369,7 +290,7 @@ fn a_flood_of_bad_lines_does_not_flood_the_log() {
 #[test]
 fn what_was_queued_while_nobody_ran_is_found_at_the_start() {
     let site = Site::new("");
-    let sink = Sink::start(&site, "mail");
+    let sink = SinkProcess::start(&site, "mail", "");
     site.configure(&to_socket(&sink.socket, ""));
     site.start_agent().stop();
     for number in 0..10 {
@@ -379,7 +300,7 @@ fn what_was_queued_while_nobody_ran_is_found_at_the_start() {
     let agent = site.start_agent();
     site.wait_until_empty(SOON);
     agent.stop();
-    assert_eq!(sink.arrived().len(), 10);
+    assert_eq!(sink.subjects().len(), 10);
     // The IDs are those of the sendmail command; each is removed once.
     assert_eq!(site.lines_with(&[": removed"]).len(), 10);
 }
