@@ -2,10 +2,12 @@
 
 use std::process::Command;
 
+use lastmile::mail::Protocol;
 use serde_json::json;
 
 use super::{HURRY, Server, submit, submit_job, to_socket, wait_until_nothing_is_left};
 use crate::common::agent::{SOON, Site, run};
+use crate::common::mailbox;
 
 const SCRIPT: &str =
     "rcpt no@* 550 5.1.1 no such user\nrcpt late@* times 2 450 4.2.1 mailbox\\n4.2.1 locked\n";
@@ -26,27 +28,148 @@ fn with_mail_of_every_fate() -> Site {
     site
 }
 
-#[test]
-fn pflogsumm_counts_as_postfix_would_have_been_counted() {
-    let site = with_mail_of_every_fate();
-    let mut command = Command::new("pflogsumm");
-    command.arg("--syslog-name=lastmile").arg(site.path().join("agent.log")).env("LC_ALL", "C");
+/// What pflogsumm says about a log; `None`, and a word about it, where it is not installed.
+fn pflogsumm(site: &Site) -> Option<String> {
     if Command::new("pflogsumm").arg("--version").output().is_err() {
         eprintln!("skipped: pflogsumm is not installed");
-        return;
+        return None;
     }
+    let mut command = Command::new("pflogsumm");
+    command.arg("--syslog-name=lastmile").arg(site.path().join("agent.log")).env("LC_ALL", "C");
     let output = run(&mut command, b"");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{output:?}");
-    let count = |what: &str| {
-        let line = text.lines().find(|line| line.split_whitespace().nth(1) == Some(what));
-        line.and_then(|line| line.split_whitespace().next()).map(str::to_owned)
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The rows of a section of pflogsumm's, in words, up to the next section.
+fn section<'a>(text: &'a str, title: &str) -> Vec<Vec<&'a str>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with(title)).skip(1);
+    let lines = lines.skip_while(|line| line.starts_with("---") || line.is_empty());
+    lines.take_while(|line| !line.is_empty()).map(|line| line.split_whitespace().collect()).collect()
+}
+
+/// Octets that have arrived for some addresses, as the server has stored them.
+fn octets_of(server: &Server, addresses: &[&str]) -> usize {
+    let stored = |address: &&str| {
+        mailbox::messages(&server.maildirs.join(address)).iter().map(Vec::len).sum::<usize>()
     };
-    for (what, expected) in [("received", "3"), ("delivered", "5"), ("bounced", "1"), ("deferred", "1")] {
-        assert_eq!(count(what).as_deref(), Some(expected), "{what}: {text}\n{}", site.log());
+    addresses.iter().map(stored).sum()
+}
+
+/// Two transports, each with mail that is sent, deferred and refused.
+fn with_mail_over_two_transports() -> (Site, Server, Server) {
+    let site = Site::new("");
+    let near = Server::start(&site, "near", SCRIPT);
+    let far = Server::start_with(
+        &site,
+        "far",
+        "rcpt gone@* 554 5.7.1 gone for good\nrcpt later@* times 1 450 4.2.0 later\n",
+        |config| config.protocol = Protocol::Smtp,
+    );
+    let route = format!("[routes]\n\"far.example\" = \"smtp:unix:{}\"\n", far.socket.display());
+    site.configure(&to_socket(&near.socket, &format!("{HURRY}{route}")));
+    let agent = site.start_agent();
+    submit(&site, "to three", &["yes@example.org", "no@example.org", "late@example.org"]);
+    submit(&site, "far away", &["you@far.example", "gone@far.example", "later@far.example"]);
+    submit_job(&site, "from-nobody", json!({"sender": "", "recipients": ["yes@example.org"]}));
+    submit_job(
+        &site,
+        "everywhere",
+        json!({"sender": "b@example.net", "recipients": ["yes@example.org", "you@far.example"]}),
+    );
+    site.wait_for_line(&["to=<late@example.org>", "status=sent"], SOON);
+    site.wait_for_line(&["to=<later@far.example>", "status=sent"], SOON);
+    wait_until_nothing_is_left(&site, SOON);
+    agent.stop();
+    (site, near, far)
+}
+
+#[test]
+fn pflogsumm_counts_as_postfix_would_have_been_counted() {
+    let (site, near, far) = with_mail_over_two_transports();
+    let Some(text) = pflogsumm(&site) else { return };
+    let shown = || format!("{text}\n{}", site.log());
+    // Both bounces went to a@example.org, and count as delivered; nobody has handed them in, so they are not received.
+    let near_octets = octets_of(&near, &["yes@example.org", "late@example.org", "a@example.org"]);
+    let far_octets = octets_of(&far, &["you@far.example", "later@far.example"]);
+    let received = octets_of(&near, &["yes@example.org"]) + octets_of(&far, &["later@far.example"]);
+    let totals = [
+        ("received", 4),
+        ("delivered", 9),
+        ("forwarded", 0),
+        ("deferred", 2),
+        ("bounced", 2),
+        ("rejected", 0),
+        ("held", 0),
+        ("discarded", 0),
+        ("bytes received", received),
+        ("bytes delivered", near_octets + far_octets),
+        ("senders", 3),
+        ("sending hosts/domains", 3),
+        ("recipients", 5),
+        ("recipient hosts/domains", 2),
+    ];
+    for (what, expected) in totals {
+        let count = text.lines().find_map(|line| {
+            let (number, words) = line.trim_start().split_once(' ')?;
+            let rest = words.trim_start().strip_prefix(what)?;
+            // "rejected (0%)", "deferred  (3  deferrals)"; but "recipients" is not "recipient hosts/domains".
+            if rest.is_empty() || rest.trim_start().starts_with('(') { number.parse().ok() } else { None }
+        });
+        assert_eq!(count, Some(expected), "{what}: {}", shown());
     }
-    // One message, deferred twice.
-    assert!(text.contains("(2  deferrals)") || text.contains("(2 deferrals)"), "{text}");
+    // Two messages; one of them was deferred twice.
+    assert!(text.contains("(3  deferrals)") || text.contains("(3 deferrals)"), "{}", shown());
+
+    let domains = section(&text, "Host/Domain Summary: Message Delivery");
+    for (domain, sent, octets, deferrals) in
+        [("example.org", 6, near_octets, 2), ("far.example", 3, far_octets, 1)]
+    {
+        let row =
+            domains.iter().find(|row| row.last() == Some(&domain)).unwrap_or_else(|| panic!("{}", shown()));
+        let expected = [sent, octets, deferrals].map(|number| number.to_string());
+        assert_eq!(row[..3], expected, "{domain}: {}", shown());
+    }
+    let recipients = section(&text, "Recipients by message count");
+    for (count, address) in [
+        ("3", "yes@example.org"),
+        ("2", "a@example.org"),
+        ("2", "you@far.example"),
+        ("1", "late@example.org"),
+    ] {
+        assert!(recipients.contains(&vec![count, address]), "{address}: {}", shown());
+    }
+    let senders = section(&text, "Senders by message count");
+    for row in [["2", "a@example.org"], ["1", "b@example.net"], ["1", "from=<>"]] {
+        assert!(senders.contains(&row.to_vec()), "{row:?}: {}", shown());
+    }
+    // By transport, and in the server's words.
+    let details = |title: &str| section(&text, title).concat().join(" ");
+    let deferrals = details("message deferral detail");
+    for part in ["lmtp (total: 2)", "mailbox", "smtp (total: 1)", "later"] {
+        assert!(deferrals.contains(part), "{part}: {}", shown());
+    }
+    let bounces = details("message bounce detail");
+    for part in ["no such user", "gone for good"] {
+        assert!(bounces.contains(part), "{part}: {}", shown());
+    }
+    for nothing in ["message reject detail", "Warnings", "Fatal Errors", "Panics", "Master daemon messages"] {
+        assert!(text.contains(&format!("{nothing}: none")), "{nothing}: {}", shown());
+    }
+    assert!(!text.contains("with no size data"), "{}", shown());
+}
+
+#[test]
+fn pflogsumm_shows_a_warning_and_what_it_is_about() {
+    let site = Site::new("");
+    let server = Server::start(&site, "mail", "rcpt * 550 5.1.1 nobody is known here\n");
+    server.serves(&site, "notify_classes = [\"resource\"]\n");
+    let agent = site.start_agent();
+    submit(&site, "nobody's", &["no@example.org"]);
+    site.wait_for_line(&["warning: ", "kept in corrupt/"], SOON);
+    agent.stop();
+    let Some(text) = pflogsumm(&site) else { return };
+    assert!(!text.contains("Warnings: none"), "{text}\n{}", site.log());
 }
 
 /// Takes `start` off the front, then everything up to `end`.
