@@ -35,8 +35,8 @@ const MEMBER: (u32, u32) = (54321, 65534);
 const STRANGER: (u32, u32) = (54322, 54322);
 /// How long a submission may take.
 const SUBMISSION_LIMIT: Duration = Duration::from_secs(60);
-/// When a submitter that is to be killed at some moment is killed at the latest: most have ended by then.
-const KILLED_BY: Duration = Duration::from_millis(60);
+/// What a submission is thought to take before one has been seen.
+const TYPICAL: Duration = Duration::from_millis(50);
 /// After this a file that nobody has finished is removed.
 const STALE: Duration = Duration::from_secs(37 * 3600);
 
@@ -119,24 +119,22 @@ enum Fate {
 /// What is to happen to a submitter.
 enum Plan {
     Finish,
-    /// Killed this long after its start; its message may have been read to the end.
-    KillAt(Duration),
-    /// The same, but it never gets more than this many octets of its message.
-    KillWithin(usize, Duration),
+    /// Killed after this part of the time that a submission typically takes.
+    KillAt(f64),
+    /// The same, but it never gets more than this many octets of its message, so that it cannot end by itself.
+    KillWithin(usize, f64),
 }
 
 fn plan(dice: &mut Rng, mail: &Mail) -> Plan {
-    // Rather early than late: on most machines a submission takes a fraction of that.
-    let moment = KILLED_BY.mul_f64(dice.f64() * dice.f64());
     match dice.u8(..4) {
         0 | 1 => Plan::Finish,
-        2 => Plan::KillAt(moment),
-        _ => Plan::KillWithin(dice.usize(..mail.content.len()), moment),
+        2 => Plan::KillAt(1.2 * dice.f64()),
+        _ => Plan::KillWithin(dice.usize(..mail.content.len()), 3.0 * dice.f64()),
     }
 }
 
 /// Submits one message, by the plan.
-fn submit(place: &Place, way: Way, mail: &Mail, plan: &Plan) -> Fate {
+fn submit(place: &Place, way: Way, mail: &Mail, plan: &Plan, typical: &mut Duration) -> Fate {
     let mut command = way.command(place, mail);
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     command.env_clear().env("PATH", path).env("LASTMILE_CONFIG", &place.config).current_dir("/");
@@ -147,20 +145,25 @@ fn submit(place: &Place, way: Way, mail: &Mail, plan: &Plan) -> Fate {
     let part = if let Plan::KillWithin(octets, _) = plan { *octets } else { mail.content.len() };
     // Who refuses does not read on.
     let _ = stdin.as_mut().unwrap().write_all(&mail.content[..part]);
-    let kill_at = |child: &mut Child, moment: &Duration| {
-        thread::sleep(moment.saturating_sub(started.elapsed()));
+    let whole = typical.as_secs_f64();
+    let kill_at = |child: &mut Child, part: &f64| {
+        thread::sleep(Duration::from_secs_f64(part * whole).saturating_sub(started.elapsed()));
         child.kill().unwrap();
     };
     match plan {
         Plan::Finish => stdin = None,
-        Plan::KillAt(moment) => {
+        Plan::KillAt(part) => {
             stdin = None;
-            kill_at(&mut child, moment);
+            kill_at(&mut child, part);
         }
         // With its standard input still open: it must not see an end of a message that has none.
-        Plan::KillWithin(_, moment) => kill_at(&mut child, moment),
+        Plan::KillWithin(_, part) => kill_at(&mut child, part),
     }
-    fate(child, stdin)
+    let fate = fate(child, stdin);
+    if matches!(plan, Plan::Finish) {
+        *typical = (*typical + started.elapsed()) / 2;
+    }
+    fate
 }
 
 fn fate(mut child: Child, stdin: Option<ChildStdin>) -> Fate {
@@ -259,9 +262,9 @@ fn a_kill_of_submitters_and_agents_at_any_moment_loses_nothing_that_was_acknowle
     let mut ledger = Ledger::default();
     let fates = thread::scope(|scope| {
         let submit_some = || {
-            let mut fates = Vec::new();
+            let (mut fates, mut typical) = (Vec::new(), TYPICAL);
             while let Some((way, plan, mail)) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
-                fates.push((*way, mail, submit(&place, *way, mail, plan)));
+                fates.push((*way, mail, submit(&place, *way, mail, plan, &mut typical)));
             }
             fates
         };
