@@ -119,8 +119,9 @@ impl AgentLog {
         });
         // Writing to a String cannot fail; what cannot be formatted says so no better.
         let _ = write!(line, "{}", record.args());
-        // Text from outside cannot start a line of its own. Octets are looked at first: nearly every line is clean.
-        if line.bytes().any(may_begin_control) {
+        // Text from outside cannot start a line of its own. Octets are looked at first, all of
+        // them, since that needs no branches: nearly every line is clean.
+        if line.bytes().fold(false, |found, octet| found | may_begin_control(octet)) {
             *line = line.replace(|c: char| c.is_control(), "?");
         }
         let tag = match record.target() {

@@ -9,13 +9,13 @@ mod orders;
 mod questions;
 mod table;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use foldhash::{HashMap, HashMapExt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::crew::Crew;
@@ -49,8 +49,10 @@ pub struct Master {
     chime: Chime,
     watch: Watch,
     counters: Arc<Counters>,
-    /// Windows asked for and not come yet.
+    /// First windows asked for and not come yet.
     loading: usize,
+    /// Recipients for whom room is kept, since windows asked for may bring them.
+    reserved: usize,
     /// Files asked to be taken and not reported yet.
     taking: usize,
     /// Since the active queue was last looked through.
@@ -100,6 +102,7 @@ impl Master {
             watch,
             counters: Arc::default(),
             loading: 0,
+            reserved: 0,
             taking: 0,
             passed_over: None,
             missing: Vec::new(),

@@ -23,6 +23,11 @@ use crate::spool::{Cursor, Place};
 
 /// Recipients of a message that are loaded at once.
 const WINDOW: usize = 1000;
+/// First windows that are under way at a time.
+const LOADING_MAX: usize = 64;
+/// Recipients for whom room is kept with each of them. Most messages have fewer; one that has more, and finds no room
+/// when it comes, is passed over and comes again.
+const FIRST_WINDOW: usize = 50;
 /// How long a file that was read in vain keeps the next look away: some ten times what reading it takes.
 const LOOK_AGAIN: Duration = Duration::from_micros(400);
 /// The same for all of them together.
@@ -35,6 +40,10 @@ pub(super) struct Entry {
     pub(super) loaded: Option<InMemory>,
     /// The pickup thread is about to read or move its file.
     pub(super) is_busy: bool,
+    /// That is its first window.
+    is_first: bool,
+    /// Room that is kept for what it is about to read.
+    reserved: usize,
     /// It does what an administrator has asked for.
     pub(super) is_acting: bool,
     /// What is to happen when nothing of it is under way any more.
@@ -90,8 +99,7 @@ impl Master {
             return;
         }
         self.look_again_if_there_is_room();
-        // Each window under way may bring as many recipients as it is wide.
-        while !self.intake.is_empty() && self.scheduler.room() > self.loading * self.window() {
+        while !self.intake.is_empty() && self.loading < LOADING_MAX && self.scheduler.room() > self.reserved {
             let Some(Name { id, place, is_new }) = self.intake.next() else { break };
             if !self.table.contains_key(&id) {
                 let window = self.window();
@@ -127,16 +135,29 @@ impl Master {
 
     /// Sends the pickup thread to a message; its report will say when it is done.
     pub(super) fn begin_errand(&mut self, id: QueueId, errand: Errand) {
+        let (reserved, is_first) = match &errand {
+            Errand::Load(Load { next: None, window, .. }) => (FIRST_WINDOW.min(*window), true),
+            // Its message is in memory already: it comes in whether there is room or not.
+            Errand::Load(Load { window, .. }) => (*window, false),
+            _ => (0, false),
+        };
+        self.end_errand(id);
         let entry = self.table.entry(id).or_default();
         entry.is_busy = true;
+        entry.is_first = is_first;
+        entry.reserved = reserved;
         entry.is_acting = matches!(errand, Errand::Act(..));
-        self.loading += 1;
+        self.reserved += reserved;
+        self.loading += usize::from(is_first);
         self.send(errand);
     }
 
     pub(super) fn end_errand(&mut self, id: QueueId) {
-        if self.table.get_mut(&id).is_some_and(|entry| std::mem::take(&mut entry.is_busy)) {
-            self.loading -= 1;
+        if let Some(entry) = self.table.get_mut(&id)
+            && std::mem::take(&mut entry.is_busy)
+        {
+            self.reserved -= std::mem::take(&mut entry.reserved);
+            self.loading -= usize::from(std::mem::take(&mut entry.is_first));
         }
     }
 
@@ -199,6 +220,7 @@ impl Master {
 
     /// Nothing of the message is under way: it leaves memory, and what an administrator asked for can be done.
     pub(super) fn conclude(&mut self, id: QueueId) {
+        self.end_errand(id);
         if let Some(Entry { then: Then::Act(action, answer), .. }) = self.table.remove(&id) {
             self.begin_errand(id, Errand::Act(id, action, answer));
         }

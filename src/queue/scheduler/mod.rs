@@ -28,8 +28,11 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+// For keys of our own making; what others choose (addresses) keeps the hasher that withstands them.
+use foldhash::{HashMap, HashMapExt};
 
 use self::condition::Serial;
 pub use self::event::{

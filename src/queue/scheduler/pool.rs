@@ -4,7 +4,7 @@
 //! - Leaves to others: which batch goes next (`dispatch`).
 //! - Always true: the batch in a mailbox is for the same destination as the one that runs before it.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 use super::condition::Serial;
 use super::event::WorkerId;

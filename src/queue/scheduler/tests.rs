@@ -43,7 +43,7 @@ pub(super) fn settings(workers: usize, limits: Limits) -> Settings {
         workers_reserved: 2,
         active_limit: 20_000,
         minimal_backoff_time: Duration::from_secs(300),
-        limits: HashMap::from([("lmtp".parse().unwrap(), limits)]),
+        limits: [("lmtp".parse().unwrap(), limits)].into(),
     }
 }
 
