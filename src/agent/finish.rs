@@ -20,8 +20,9 @@ use crate::notice::Event;
 use crate::queue::retry::Patience;
 use crate::spool::{LoadError, LoggedReply, Place, QueueFile, Spool, State, SubmitError};
 
-/// Recipients whose replies are appended and marked at once.
-const RECIPIENTS_AT_ONCE: usize = 1000;
+/// Recipients of one bounce or delay notice, all of whom are in memory while it is written. A message with more gets
+/// several: a report on a hundred thousand would be too large for most servers to take.
+const RECIPIENTS_AT_ONCE: usize = 5000;
 
 /// What the master hears about it.
 #[derive(Debug)]
@@ -150,12 +151,11 @@ impl Finishing<'_> {
     /// The message is too old: who is pending is refused, with the words of the last attempt.
     fn give_up(&self, open: &mut Open) -> Result<(), Unfinished> {
         let envelope = &self.message.envelope;
-        for reported in self.reported(&open.pending)?.chunks(RECIPIENTS_AT_ONCE) {
+        self.for_some_at_a_time(&open.pending, |reported| {
             let replies: Vec<_> = reported.iter().map(expired).collect();
             self.spool.append_replies(envelope.id, &replies)?;
-            let positions: Vec<_> = reported.iter().map(|reported| reported.recipient.position).collect();
-            self.file.mark(&positions, State::Refused)?;
-        }
+            Ok(self.file.mark(&positions_of(reported), State::Refused)?)
+        })?;
         let from = logged(&envelope.sender);
         log::info!(target: QMGR, "{}: {from}, status=expired, returned to sender", envelope.id);
         open.refused.append(&mut open.pending);
@@ -163,33 +163,39 @@ impl Finishing<'_> {
         Ok(())
     }
 
-    /// One bounce for everybody who was refused, on disk before they are marked.
+    /// A bounce for those who were refused, on disk before they are marked.
     fn bounce(&self, refused: &[u32], queued: &mut Vec<QueueId>) -> Result<(), Unfinished> {
-        let reported = self.reported(refused)?;
-        queued.extend(notices::queue(
-            self.spool,
-            self.config,
-            self.file,
-            Event::Failed,
-            self.protocol,
-            &reported,
-        )?);
-        self.file.mark(refused, State::Bounced)?;
-        Ok(())
+        self.for_some_at_a_time(refused, |reported| {
+            queued.extend(self.notify(Event::Failed, reported)?);
+            Ok(self.file.mark(&positions_of(reported), State::Bounced)?)
+        })
     }
 
-    /// Recipients with what was kept of their last attempts.
-    fn reported(&self, positions: &[u32]) -> Result<Vec<Reported>, Unfinished> {
-        let mut replies = self.spool.last_replies(self.message.envelope.id, positions)?;
-        let mut reported = Vec::with_capacity(positions.len());
+    fn notify(&self, event: Event, reported: &[Reported]) -> Result<Vec<QueueId>, SubmitError> {
+        notices::queue(self.spool, self.config, self.file, event, self.protocol, reported)
+    }
+
+    /// Hands recipients, with what was kept of their last attempts, to `act`: at most [`RECIPIENTS_AT_ONCE`] of them
+    /// are in memory, however many the message has.
+    fn for_some_at_a_time(
+        &self,
+        positions: &[u32],
+        mut act: impl FnMut(&[Reported]) -> Result<(), Unfinished>,
+    ) -> Result<(), Unfinished> {
+        let replies = self.spool.find_last_replies(self.message.envelope.id, positions)?;
+        let mut gathered = Vec::with_capacity(positions.len().min(RECIPIENTS_AT_ONCE));
         for entry in self.file.recipients()? {
             let (recipient, _) = entry?;
             if positions.binary_search(&recipient.position).is_ok() {
-                let reply = replies.remove(&recipient.position);
-                reported.push(self.reported_one(recipient, reply));
+                let reply = replies.of(recipient.position)?;
+                gathered.push(self.reported_one(recipient, reply));
+            }
+            if gathered.len() == RECIPIENTS_AT_ONCE {
+                act(&gathered)?;
+                gathered.clear();
             }
         }
-        Ok(reported)
+        if gathered.is_empty() { Ok(()) } else { act(&gathered) }
     }
 
     fn reported_one(&self, recipient: Recipient, reply: Option<LoggedReply>) -> Reported {
@@ -231,17 +237,20 @@ impl Finishing<'_> {
         if !is_due(Notify::DELAY) || self.file.delay_notice_sent()? {
             return Ok(());
         }
-        let mut reported = self.reported(pending)?;
-        reported.retain(|reported| is_due(reported.recipient.notify));
-        if reported.is_empty() {
-            return Ok(());
-        }
         let lifetime =
             SignedDuration::try_from(patience.maximal_queue_lifetime).unwrap_or(SignedDuration::MAX);
         let retry_until = envelope.arrival.checked_add(lifetime).unwrap_or(Timestamp::MAX);
-        let event = Event::Delayed { retry_until };
-        queued.extend(notices::queue(self.spool, self.config, self.file, event, self.protocol, &reported)?);
-        self.file.mark_delay_notice_sent()?;
+        let mut somebody_is_due = false;
+        self.for_some_at_a_time(pending, |reported| {
+            let is_due = |reported: &&Reported| is_due(reported.recipient.notify);
+            let due: Vec<_> = reported.iter().filter(is_due).cloned().collect();
+            somebody_is_due |= !due.is_empty();
+            queued.extend(self.notify(Event::Delayed { retry_until }, &due)?);
+            Ok(())
+        })?;
+        if somebody_is_due {
+            self.file.mark_delay_notice_sent()?;
+        }
         Ok(())
     }
 
@@ -263,6 +272,10 @@ impl Finishing<'_> {
             log::error!("{}: it cannot be deferred: {error}; it stays in active/", self.message.envelope.id);
         }
     }
+}
+
+fn positions_of(reported: &[Reported]) -> Vec<u32> {
+    reported.iter().map(|reported| reported.recipient.position).collect()
 }
 
 /// The refusal of a recipient whose time is over, in the words of its last attempt.

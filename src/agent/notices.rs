@@ -19,7 +19,7 @@ use crate::notice::{
 use crate::spool::{Draft, QueueFile, Spool, SubmitError, SubmitLimits};
 
 /// A recipient that is to be reported, with what was kept of its last attempt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reported {
     /// Who.
     pub recipient: Recipient,

@@ -38,7 +38,7 @@ pub use pickup::{Peek, PickedUp, Pickup, Taken};
 pub use prepare::Lock;
 pub use queue_file::{Content, Layout, LoadError, Loaded, QueueFile, Recipients};
 pub use recovery::STALE_MAX;
-pub use reply_log::{LOG_SIZE_MAX, LoggedReply, ReplyLog};
+pub use reply_log::{LOG_SIZE_MAX, LastReplies, LoggedReply, ReplyLog};
 pub use state::State;
 pub use submit::{Draft, SubmitError, SubmitLimits, survive_file_size_limit};
 pub use watch::Watch;

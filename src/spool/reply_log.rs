@@ -19,12 +19,15 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::{Place, Spool};
 use super::format::read_line;
+use super::lines::Section;
 use crate::mail::{Address, EnhancedStatus, Outcome, QueueId, Recipient};
 
 /// Octets up to which deferrals are logged.
 pub const LOG_SIZE_MAX: u64 = 16 << 20;
 /// Octets of one line; a longer one is not ours.
 const LINE_LENGTH_MAX: usize = 128 << 10;
+/// Octets of a line that are read at once: most have fewer.
+const LINE_READ: usize = 4 << 10;
 /// Octets kept of a server's text.
 const TEXT_LENGTH_MAX: usize = 1000;
 /// The same once the log has [`LOG_SIZE_MAX`]: a server with much to say to each of a million recipients must not fill
@@ -92,22 +95,58 @@ fn cut(text: &str, max: usize) -> String {
 pub struct ReplyLog {
     reader: BufReader<File>,
     line: Vec<u8>,
+    /// Where the next line begins.
+    offset: u64,
+}
+
+impl ReplyLog {
+    fn new(file: File) -> Self {
+        Self { reader: BufReader::new(file), line: Vec::new(), offset: 0 }
+    }
+
+    /// The next reply, and where its line begins.
+    fn next_with_offset(&mut self) -> io::Result<Option<(u64, LoggedReply)>> {
+        loop {
+            let start = self.offset;
+            let is_whole = read_line(&mut self.reader, LINE_LENGTH_MAX, &mut self.line)?;
+            if !is_whole && self.line.is_empty() {
+                return Ok(None);
+            }
+            self.offset += self.line.len() as u64 + u64::from(is_whole);
+            if let Ok(reply) = serde_json::from_slice(&self.line) {
+                return Ok(Some((start, reply)));
+            }
+        }
+    }
 }
 
 impl Iterator for ReplyLog {
     type Item = io::Result<LoggedReply>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match read_line(&mut self.reader, LINE_LENGTH_MAX, &mut self.line) {
-                Ok(false) if self.line.is_empty() => return None,
-                Ok(_) => {}
-                Err(error) => return Some(Err(error)),
-            }
-            if let Ok(reply) = serde_json::from_slice(&self.line) {
-                return Some(Ok(reply));
-            }
-        }
+        self.next_with_offset().map(|found| found.map(|(_, reply)| reply)).transpose()
+    }
+}
+
+/// The last line about each of many recipients: found once, read one at a time, because a message may have more
+/// refused recipients than their texts have room in memory.
+#[derive(Debug)]
+pub struct LastReplies<'a> {
+    positions: &'a [u32],
+    /// Where the line of each of them begins.
+    offsets: Vec<Option<u64>>,
+    file: Option<File>,
+}
+
+impl LastReplies<'_> {
+    /// Reads what was said of a recipient last; `None` if nothing was logged.
+    pub fn of(&self, position: u32) -> io::Result<Option<LoggedReply>> {
+        let offset = self.positions.binary_search(&position).ok().and_then(|at| *self.offsets.get(at)?);
+        let (Some(offset), Some(file)) = (offset, &self.file) else { return Ok(None) };
+        let line = Section { file, at: offset, end: offset + LINE_LENGTH_MAX as u64 };
+        let mut text = Vec::new();
+        read_line(&mut BufReader::with_capacity(LINE_READ, line), LINE_LENGTH_MAX, &mut text)?;
+        Ok(Some(serde_json::from_slice(&text)?))
     }
 }
 
@@ -140,10 +179,23 @@ impl Spool {
     /// Reads a message's log; `None` if nothing was logged.
     pub fn replies(&self, id: QueueId) -> io::Result<Option<ReplyLog>> {
         match self.open_file(Place::Deferred, &log_name(id), false) {
-            Ok(file) => Ok(Some(ReplyLog { reader: BufReader::new(file), line: Vec::new() })),
+            Ok(file) => Ok(Some(ReplyLog::new(file))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Looks through a message's log for the last line about each of these recipients (positions in ascending order).
+    pub fn find_last_replies<'a>(&self, id: QueueId, positions: &'a [u32]) -> io::Result<LastReplies<'a>> {
+        let mut found = LastReplies { positions, offsets: vec![None; positions.len()], file: None };
+        let Some(mut log) = self.replies(id)? else { return Ok(found) };
+        while let Some((offset, reply)) = log.next_with_offset()? {
+            if let Ok(at) = positions.binary_search(&reply.recipient) {
+                found.offsets[at] = Some(offset);
+            }
+        }
+        found.file = Some(log.reader.into_inner());
+        Ok(found)
     }
 
     /// The last line about each of these recipients (positions in ascending order), as far as there is one.

@@ -33,6 +33,30 @@ fn replies_are_read_back_in_order_and_the_last_one_counts() {
 }
 
 #[test]
+fn the_last_line_about_each_of_many_is_found_and_read_by_itself() {
+    let queue = TestQueue::new();
+    let id = queue.submit(&["b@y"], "x\n");
+    assert_eq!(queue.spool.find_last_replies(id, &[0]).unwrap().of(0).unwrap(), None, "there is no log");
+    let path = queue.at(Place::Deferred, format!("{id}.log"));
+    fs::write(&path, b"{\"half\": a line\n\n{\"time\":\"20").unwrap();
+    let early: Vec<_> = (0..300).map(|at| reply(at, Outcome::Deferred, "later")).collect();
+    let late: Vec<_> = (0..300).rev().step_by(3).map(|at| reply(at, Outcome::Bounced, "n\u{f6}")).collect();
+    queue.spool.append_replies(id, &early).unwrap();
+    queue.spool.append_replies(id, &late).unwrap();
+    let positions: Vec<u32> = (0..299).filter(|at| at % 2 == 0).chain([299, 300]).collect();
+    let found = queue.spool.find_last_replies(id, &positions).unwrap();
+    let one_by_one: Vec<_> = positions.iter().filter_map(|&at| found.of(at).unwrap()).collect();
+    let at_once: Vec<_> = queue.spool.last_replies(id, &positions).unwrap().into_values().collect();
+    assert_eq!(one_by_one, at_once);
+    assert_eq!(one_by_one.len(), 151, "all but the one that nothing was logged of");
+    assert_eq!(found.of(1).unwrap(), None, "who was not asked for");
+    assert_eq!(found.of(299).unwrap().unwrap().outcome, "bounced");
+    // A line that is appended later does not move those that were found.
+    queue.spool.append_replies(id, &[reply(0, Outcome::Bounced, "never")]).unwrap();
+    assert_eq!(found.of(0).unwrap().unwrap().outcome, "deferred");
+}
+
+#[test]
 fn a_torn_line_costs_itself_only() {
     let queue = TestQueue::new();
     let id = queue.submit(&["b@y"], "x\n");
