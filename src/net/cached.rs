@@ -8,13 +8,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{self, NotConnected};
+use super::connect::{self, Caller, Heard, NotConnected};
 use super::connection::Connection;
 use super::content::Content;
 use super::peer::Peer;
 use super::stepwise::Stepwise;
+use super::transcript::Transcript;
 use crate::config::Transport;
-use crate::mail::{Batch, Destination, EnhancedStatus, Outcome, Reason, Recipient};
+use crate::mail::{Batch, Destination, Outcome, Reason, Recipient};
 use crate::smtp::{Capabilities, Manner, SessionError, Settled, Transaction};
 
 /// A connection that has rested longer may be stale: its first flight stops before the content.
@@ -32,6 +33,13 @@ pub trait Observer {
     fn note(&mut self, text: &str);
     /// A server broke the protocol: the postmaster may want to know.
     fn protocol_error(&mut self, text: &str);
+    /// Whether [`Observer::conversation`] is of any use. If not, nothing is kept for it.
+    fn wants_conversations(&self) -> bool {
+        false
+    }
+    /// What was said on a connection, as far as it is kept: after a protocol error, and after each transaction with
+    /// its outcomes.
+    fn conversation(&mut self, _transcript: &Transcript) {}
 }
 
 /// How the delivery of a batch went for its destination.
@@ -157,8 +165,14 @@ impl CachedConnection {
         transport: &Transport,
         observer: &mut dyn Observer,
     ) -> Result<Connection, NotConnected> {
-        let mut passed_over = |reason: &Reason| observer.note(&reason.text);
-        connect::open(destination, first_server, transport, &self.myhostname, &mut passed_over)
+        let caller = Caller { myhostname: &self.myhostname, keep_transcript: observer.wants_conversations() };
+        connect::open(destination, first_server, transport, caller, &mut |heard| match heard {
+            Heard::PassedOver(reason) => observer.note(&reason.text),
+            Heard::ProtocolError(reason, transcript) => {
+                observer.protocol_error(&reason.text);
+                observer.conversation(transcript);
+            }
+        })
     }
 
     /// One transaction on `connection`. With `retry`, a failure that cannot have delivered may be tried again.
@@ -172,6 +186,8 @@ impl CachedConnection {
     ) -> Attempted<'a> {
         let Delivery { batch, content, transport } = *delivery;
         observer.ready(connection.peer(), connection.offered(), connection.uses());
+        // The configuration may have been read again since the connection was opened.
+        connection.keep_transcript(observer.wants_conversations());
         let manner = self.manner(&connection, delivery);
         let (peer, offered) = (connection.name().to_owned(), connection.offered().clone());
         let each = recipients.iter().copied();
@@ -179,6 +195,7 @@ impl CachedConnection {
         let result = connection.transact(&mut transaction, content, transport, retry, observer);
         match result {
             Ok(()) => {
+                observer.conversation(connection.transcript());
                 if let Some(limit) = transaction.recipients_before_too_many() {
                     connection.learn_recipient_limit(limit);
                 }
@@ -191,6 +208,7 @@ impl CachedConnection {
             Err(error) => {
                 if error.is_protocol_error() {
                     observer.protocol_error(&error.to_string());
+                    connection.note_break();
                 }
                 self.remember_protocol_error(batch.destination(), manner, &error, observer);
                 let next = next_server(&connection, batch.destination(), retry, &error);
@@ -200,10 +218,12 @@ impl CachedConnection {
                     }
                     // Replies that had come before it broke stand.
                     observer.settled(transaction.take_settled());
+                    observer.conversation(connection.transcript());
                     return Attempted::Unsent { unsettled: transaction.unsettled(), try_from };
                 }
                 transaction.fail(&error);
                 observer.settled(transaction.take_settled());
+                observer.conversation(connection.transcript());
                 Attempted::Broken(error)
             }
         }
@@ -315,10 +335,6 @@ fn without_connection(
             Delivered::Reached
         }
         NotConnected::Failed(reason) => {
-            // What is no reply at all, instead of a greeting or in answer to LHLO.
-            if reason.status == EnhancedStatus::new(4, 5, 0) && reason.reply.is_none() {
-                observer.protocol_error(&reason.text);
-            }
             observer.settled(deferred(pending, &reason));
             Delivered::Failed(reason)
         }

@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::connection::Connection;
 use super::peer::Peer;
+use super::transcript::{Transcript, is_about_protocol};
 use crate::config::{Timeout, Transport};
 use crate::mail::{Destination, EnhancedStatus, Reason, Server};
 
@@ -40,47 +41,73 @@ impl NotConnected {
     }
 }
 
-/// Opens a connection to the first server of `destination`, from the one at `first` on, that is ready for mail. What
-/// failed before it is told to `passed_over`.
+/// What is heard on the way to a connection.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// Why a server was passed over.
+    PassedOver(&'a Reason),
+    /// How a server broke the protocol before there was any mail, and what was said, where that is kept.
+    ProtocolError(&'a Reason, &'a Transcript),
+}
+
+/// Who wants a connection, and what for.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// What to call ourselves.
+    pub myhostname: &'a str,
+    /// Keep what is said.
+    pub keep_transcript: bool,
+}
+
+/// Opens a connection to the first server of `destination`, from the one at `first` on, that is ready for mail.
 pub fn open(
     destination: &Destination,
     first: usize,
     transport: &Transport,
-    myhostname: &str,
-    passed_over: &mut dyn FnMut(&Reason),
+    caller: Caller<'_>,
+    hear: &mut dyn FnMut(Heard<'_>),
 ) -> Result<Connection, NotConnected> {
     // A name is looked up only when its turn comes.
     let candidates = destination.servers().iter().enumerate().skip(first).flat_map(|(at, server)| {
-        let peers = match peers_of(server, transport, myhostname) {
+        let peers = match peers_of(server, transport, caller.myhostname) {
             Ok(peers) => peers.into_iter().map(Ok).collect::<Vec<_>>(),
             Err(reason) => vec![Err(reason)],
         };
         peers.into_iter().map(move |peer| (at, peer))
     });
-    first_ready(candidates, transport, myhostname, passed_over)
+    first_ready(candidates, transport, caller, hear)
 }
 
 /// Connects to one candidate after the other, until one is ready for mail.
 fn first_ready(
     candidates: impl Iterator<Item = (usize, Result<Peer, Reason>)>,
     transport: &Transport,
-    myhostname: &str,
-    passed_over: &mut dyn FnMut(&Reason),
+    caller: Caller<'_>,
+    hear: &mut dyn FnMut(Heard<'_>),
 ) -> Result<Connection, NotConnected> {
     let mut last: Option<NotConnected> = None;
     for (server, candidate) in candidates {
         let connection = candidate.map_err(NotConnected::Failed).and_then(|peer| {
             let socket = connect(&peer, transport)?;
-            Connection::start(socket, peer, server, transport, myhostname).map_err(NotConnected::Failed)
+            let mut transcript = Transcript::default();
+            transcript.turn(caller.keep_transcript);
+            Connection::start(socket, peer, server, transport, caller.myhostname, transcript).map_err(
+                |failure| {
+                    if is_about_protocol(&failure.reason) {
+                        hear(Heard::ProtocolError(&failure.reason, &failure.transcript));
+                    }
+                    NotConnected::Failed(failure.reason)
+                },
+            )
         });
         match connection {
             Ok(connection) => {
                 if let Some(failure) = &last {
-                    passed_over(failure.reason());
+                    hear(Heard::PassedOver(failure.reason()));
                 }
                 return Ok(connection);
             }
-            Err(failure) => note(&mut last, failure, passed_over),
+            Err(failure) => note(&mut last, failure, &mut |reason| hear(Heard::PassedOver(reason))),
         }
     }
     let nobody =
@@ -99,7 +126,8 @@ pub fn answers(destination: &Destination, transport: &Transport, myhostname: &st
         }
     }
     let transport = &transport;
-    let connection = open(destination, 0, transport, myhostname, &mut |_| {});
+    let caller = Caller { myhostname, keep_transcript: false };
+    let connection = open(destination, 0, transport, caller, &mut |_| {});
     connection
         .map(|mut connection| {
             let relay = connection.peer().relay();
@@ -253,8 +281,10 @@ mod tests {
         });
         let server = std::thread::spawn(move || answer_one(&listener));
         let mut passed_over = Vec::new();
-        let connection = first_ready(candidates, &transport(), "client.example", &mut |reason| {
-            passed_over.push(reason.text.clone());
+        let caller = Caller { myhostname: "client.example", keep_transcript: false };
+        let connection = first_ready(candidates, &transport(), caller, &mut |heard| match heard {
+            Heard::PassedOver(reason) => passed_over.push(reason.text.clone()),
+            Heard::ProtocolError(..) => panic!("{heard:?}"),
         });
         let relay = connection.unwrap().peer().relay();
         assert_eq!(relay, format!("mx.example[127.0.0.1]:{}", listens.port()));

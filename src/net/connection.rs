@@ -13,6 +13,7 @@ use super::cached::Observer;
 use super::content::Content;
 use super::link::{Link, Written};
 use super::peer::Peer;
+use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Protocol, Reason};
 use crate::smtp::{
@@ -39,6 +40,15 @@ pub struct Connection {
     rested_since: Instant,
 }
 
+/// Why a server that answered is not ready for mail.
+#[derive(Debug)]
+pub struct NotReady {
+    /// In words.
+    pub reason: Reason,
+    /// What was said until then.
+    pub transcript: Transcript,
+}
+
 /// Where a transaction stands, for deadlines and for what an error means.
 struct Progress {
     /// When the end of data had left completely.
@@ -49,49 +59,29 @@ struct Progress {
 
 impl Connection {
     /// Takes a connected socket through greeting and LHLO or EHLO. An error is the destination's fault; `server` is
-    /// its place among the destination's.
+    /// its place among the destination's. What is said is added to `transcript`.
     pub fn start(
         socket: Socket,
         peer: Peer,
         server: usize,
         transport: &Transport,
         myhostname: &str,
-    ) -> Result<Self, Reason> {
+        transcript: Transcript,
+    ) -> Result<Self, Box<NotReady>> {
         let debug = transport.debug_peer_list.iter().any(|pattern| peer.matches(pattern));
         let (name, protocol) = (peer.name(), transport.protocol);
-        let mut link = Link::new(socket, peer, if debug { transport.debug_peer_level } else { 0 });
-        let mut handshake = Handshake::new(protocol, &name, myhostname, &transport.discard_lhlo_keywords);
-        let offered = loop {
-            let stage = handshake.stage();
-            let deadline = Instant::now() + transport.timeouts.at(stage).get();
-            let broken = |cause| {
-                SessionError { peer: name.clone(), protocol, stage, cause, end_of_data_written: false }
-                    .reason()
-            };
-            let reply = link.read_reply(deadline).map_err(broken)?;
-            match handshake.on_reply(&reply) {
-                Next::Send(command) => {
-                    link.expect_no_surplus(false).map_err(broken)?;
-                    let deadline = Instant::now() + transport.timeouts.at(handshake.stage()).get();
-                    link.write_commands(&command, deadline).map_err(broken)?;
-                }
-                Next::Ready(offered) => {
-                    link.expect_no_surplus(false).map_err(broken)?;
-                    break offered;
-                }
-                Next::Refused(reason) => {
-                    // RFC 5321 section 3.1: a client is expected to say QUIT all the same. Nobody waits for the
-                    // answer: the next server is to be tried.
-                    if !reply.is_closing() {
-                        let _ = say_quit(&mut link);
-                    }
-                    return Err(reason);
-                }
+        let debug_level = if debug { transport.debug_peer_level } else { 0 };
+        let mut link = Link::new(socket, peer, debug_level, transcript);
+        match shake_hands(&mut link, &name, transport, myhostname) {
+            Ok(offered) => {
+                Ok(Self { link, server, protocol, name, offered, uses: 0, rested_since: Instant::now() })
             }
-        };
-        Ok(Self { link, server, protocol, name, offered, uses: 0, rested_since: Instant::now() })
+            Err(reason) => {
+                link.note_surplus();
+                Err(Box::new(NotReady { reason, transcript: std::mem::take(link.transcript()) }))
+            }
+        }
     }
-
     /// The other end.
     pub fn peer(&self) -> &Peer {
         self.link.peer()
@@ -224,7 +214,8 @@ impl Connection {
         let progress = transport.timeouts.data_xfer.get();
         let deadline = Instant::now() + progress + slowest(content.size(), transport.min_data_rate);
         let room = self.link.flight_size();
-        self.link.log_commands(&flight.commands);
+        self.link.note_commands(&flight.commands);
+        self.link.transcript().note(format_args!("message content, {} octets", content.size()));
         let mut out = flight.commands.clone();
         let mut dots = (encoding == Encoding::Dots).then(|| DotStuffing::new(transport.line_length_limit));
         content
@@ -274,6 +265,22 @@ impl Connection {
         SessionError { peer: self.name.clone(), protocol: self.protocol, stage, cause, end_of_data_written }
     }
 
+    /// Keeps what is said from now on, or stops to.
+    pub fn keep_transcript(&mut self, keep: bool) {
+        self.link.transcript().turn(keep);
+    }
+
+    /// What was said so far.
+    pub fn transcript(&mut self) -> &Transcript {
+        self.link.transcript()
+    }
+
+    /// The conversation cannot go on: adds to the transcript what the server sent and nobody could use.
+    pub fn note_break(&mut self) {
+        self.link.note_surplus();
+        self.link.transcript().note(format_args!("here the conversation was broken off"));
+    }
+
     /// Whether another transaction may follow, as far as limits and stray bytes go.
     pub fn may_be_kept(&self, transport: &Transport) -> bool {
         let limit = self.offered.mail_max.unwrap_or(u32::MAX).min(transport.max_use);
@@ -305,6 +312,45 @@ impl Progress {
                 shared.max(now + transport.timeouts.data_done.get())
             }
             Some(_) => now + transport.timeouts.data_done.get(),
+        }
+    }
+}
+
+/// Greeting, LHLO or EHLO, HELO: what the server offers then.
+fn shake_hands(
+    link: &mut Link,
+    name: &str,
+    transport: &Transport,
+    myhostname: &str,
+) -> Result<Capabilities, Reason> {
+    let protocol = transport.protocol;
+    let mut handshake = Handshake::new(protocol, name, myhostname, &transport.discard_lhlo_keywords);
+    loop {
+        let stage = handshake.stage();
+        let deadline = Instant::now() + transport.timeouts.at(stage).get();
+        let broken = |cause| {
+            SessionError { peer: name.to_owned(), protocol, stage, cause, end_of_data_written: false }
+                .reason()
+        };
+        let reply = link.read_reply(deadline).map_err(broken)?;
+        match handshake.on_reply(&reply) {
+            Next::Send(command) => {
+                link.expect_no_surplus(false).map_err(broken)?;
+                let deadline = Instant::now() + transport.timeouts.at(handshake.stage()).get();
+                link.write_commands(&command, deadline).map_err(broken)?;
+            }
+            Next::Ready(offered) => {
+                link.expect_no_surplus(false).map_err(broken)?;
+                return Ok(offered);
+            }
+            Next::Refused(reason) => {
+                // RFC 5321 section 3.1: a client is expected to say QUIT all the same. Nobody waits for the
+                // answer: the next server is to be tried.
+                if !reply.is_closing() {
+                    let _ = say_quit(link);
+                }
+                return Err(reason);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One socket: replies in, bytes out, each within a deadline.
 //!
-//! - Owns: the socket, its timeouts, and bytes that were read and not used yet.
+//! - Owns: the socket, its timeouts, bytes that were read and not used yet, and what is kept of the conversation.
 //! - Leaves to others: what is awaited and for how long (`connection`).
 //! - Always true: a peer that drips bytes cannot stretch a deadline, because each read gets what is left of it.
 
@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Socket;
 
 use super::peer::Peer;
+use super::transcript::Transcript;
 use crate::smtp::{BadReply, Cause, Reply, parse_reply};
 
 const READ_SIZE: usize = 4096;
@@ -33,6 +34,7 @@ pub struct Link {
     send_timeout: Duration,
     /// Log what goes to and fro: 1 for replies, 2 for commands too.
     debug_level: usize,
+    transcript: Transcript,
 }
 
 /// A write that failed, or the peer's early word on it.
@@ -40,7 +42,7 @@ pub type Written = Result<(), Cause>;
 
 impl Link {
     /// Takes a connected socket; `debug_level` over 0 logs the conversation.
-    pub fn new(socket: Socket, peer: Peer, debug_level: usize) -> Self {
+    pub fn new(socket: Socket, peer: Peer, debug_level: usize, transcript: Transcript) -> Self {
         let flight_size = flight_size(&socket);
         Self {
             socket,
@@ -52,12 +54,23 @@ impl Link {
             receive_timeout: Duration::ZERO,
             send_timeout: Duration::ZERO,
             debug_level,
+            transcript,
         }
     }
 
     /// The other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// What was said so far.
+    pub fn transcript(&mut self) -> &mut Transcript {
+        &mut self.transcript
+    }
+
+    /// Adds to the transcript what was read and cannot be used.
+    pub fn note_surplus(&mut self) {
+        self.transcript.server(self.input.get(self.used..self.filled).unwrap_or_default());
     }
 
     /// Octets that can be written without the peer reading: half of the send buffer, since the kernel counts its
@@ -86,6 +99,7 @@ impl Link {
         let Some((reply, length)) = parse_reply(self.unused()).map_err(Cause::BadReply)? else {
             return Ok(None);
         };
+        self.transcript.server(&self.input[self.used..self.used + length]);
         self.used += length;
         if self.debug_level > 0 {
             log::info!("{}: < {}", self.peer.relay(), reply.one_line());
@@ -159,7 +173,7 @@ impl Link {
 
     /// Writes command lines, until `deadline`.
     pub fn write_commands(&mut self, commands: &[u8], deadline: Instant) -> Written {
-        self.log_commands(commands);
+        self.note_commands(commands);
         self.write(commands, Duration::MAX, deadline)
     }
 
@@ -182,8 +196,9 @@ impl Link {
         Ok(())
     }
 
-    /// Logs command lines that go out together with content.
-    pub fn log_commands(&self, commands: &[u8]) {
+    /// Logs and keeps command lines; to be called for those that go out together with content.
+    pub fn note_commands(&mut self, commands: &[u8]) {
+        self.transcript.client(commands);
         if self.debug_level > 1 {
             for line in String::from_utf8_lossy(commands).lines() {
                 log::info!("{}: > {line}", self.peer.relay());

@@ -12,9 +12,11 @@ mod content;
 mod link;
 mod peer;
 mod stepwise;
+mod transcript;
 
 pub use cached::{CachedConnection, Delivered, Observer};
 pub use connect::{NotConnected, answers};
 pub use content::Content;
 pub use peer::Peer;
 pub use stepwise::Stepwise;
+pub use transcript::{Line, Transcript, is_about_protocol};
