@@ -9,12 +9,14 @@ use mail_builder::mime::MimePart;
 use crate::mail::{Address, QueueId};
 
 use super::message::{Author, Frame, Notice, ORIGIN_POSTMASTER};
-use super::text::{Charset, one_line, wrap};
+use super::text::{Charset, one_line, wrap, wrap_words};
 
-/// Lines of a transcript; what was said first is kept, because that is where a conversation goes wrong.
-const TRANSCRIPT_LINES_MAX: usize = 500;
+/// Lines of the beginning of a transcript: they tell what kind of server it is.
+const FIRST_LINES: usize = 100;
+/// Lines of its end, where the conversation went wrong.
+const LAST_LINES: usize = 400;
 /// Octets of one of them.
-const LINE_MAX: usize = 500;
+const LINE_MAX: usize = 600;
 
 /// A class of `notify_classes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Said<'a> {
     Client(&'a str),
     /// By the server.
     Server(&'a str),
+    /// By nobody: a remark about the conversation.
+    Note(&'a str),
 }
 
 /// Something that the postmaster should know.
@@ -83,19 +87,25 @@ impl Trouble<'_> {
         if !self.transcript.is_empty() {
             out.push_str("\r\nThe conversation (C: this host, S: the server):\r\n\r\n");
         }
-        for said in self.transcript.iter().take(TRANSCRIPT_LINES_MAX) {
-            let (who, text) = match said {
-                Said::Client(text) => ("C", text),
-                Said::Server(text) => ("S", text),
-            };
-            let line = format!("{who}: {}", one_line(text, Charset::Utf8, LINE_MAX));
-            out.push_str(line.trim_end());
-            out.push_str("\r\n");
-        }
-        if let Some(more @ 1..) = self.transcript.len().checked_sub(TRANSCRIPT_LINES_MAX) {
-            out.push_str(&format!("({more} more lines)\r\n"));
+        let left_out = self.transcript.len().saturating_sub(FIRST_LINES + LAST_LINES);
+        for (at, said) in self.transcript.iter().enumerate() {
+            if left_out > 0 && at == FIRST_LINES {
+                line(&mut out, Said::Note(&format!("{left_out} lines are left out here")));
+            }
+            if !(FIRST_LINES..FIRST_LINES + left_out).contains(&at) {
+                line(&mut out, *said);
+            }
         }
         out
+    }
+}
+
+/// Writes a line of a transcript.
+fn line(out: &mut String, said: Said<'_>) {
+    match said {
+        Said::Client(text) => wrap_words(out, "C:", &one_line(text, Charset::Utf8, LINE_MAX)),
+        Said::Server(text) => wrap_words(out, "S:", &one_line(text, Charset::Utf8, LINE_MAX)),
+        Said::Note(text) => wrap_words(out, "  ", &format!("({})", one_line(text, Charset::Utf8, LINE_MAX))),
     }
 }
 

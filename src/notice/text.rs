@@ -79,6 +79,30 @@ pub(super) fn wrap(out: &mut String, indent: &str, line: &str) {
     }
 }
 
+/// Wraps one line of somebody's words behind `who` of two columns, further lines aligned with the first. Nothing of it
+/// is lost or added but blanks at the ends of lines; a word that fills a line is broken.
+pub(super) fn wrap_words(out: &mut String, who: &str, line: &str) {
+    let room = WIDTH - who.len() - 1;
+    let (mut margin, mut rest) = (who, line);
+    loop {
+        let end = rest.char_indices().nth(room).map_or(rest.len(), |(at, _)| at);
+        let (fits, more) = rest.split_at(end);
+        // Words stay whole where that leaves no line nearly empty.
+        let cut = match fits.rfind(' ').filter(|&at| at > end / 2) {
+            Some(at) if !more.is_empty() && !more.starts_with(' ') => at,
+            _ => end,
+        };
+        let (text, more) = rest.split_at(cut);
+        out.push_str(format!("{margin} {text}").trim_end());
+        out.push_str("\r\n");
+        rest = more.trim_start();
+        if rest.is_empty() {
+            return;
+        }
+        margin = "  ";
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +131,34 @@ mod tests {
         assert!(lines.iter().all(|line| line.starts_with("    word") && line.len() <= WIDTH));
     }
 
+    #[test]
+    fn somebody_s_words_are_aligned_and_none_is_lost() {
+        let said = format!("250-{} end {}", "word ".repeat(20), "x".repeat(150));
+        let mut out = String::new();
+        wrap_words(&mut out, "S:", &said);
+        let lines: Vec<_> = out.split_terminator("\r\n").collect();
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:#?}");
+        assert!(lines[0].starts_with("S: 250-word") && lines[1..].iter().all(|line| line.starts_with("   ")));
+        let words: String = lines.iter().map(|line| line[3..].replace(' ', "")).collect();
+        assert_eq!(words, said.replace(' ', ""));
+        for (said, written) in [("", "S:\r\n"), ("250 ok", "S: 250 ok\r\n")] {
+            let mut out = String::new();
+            wrap_words(&mut out, "S:", said);
+            assert_eq!(out, written);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn somebody_s_words_never_make_a_long_line(text in "\\PC{0,900}") {
+            let mut out = String::new();
+            wrap_words(&mut out, "S:", &text);
+            prop_assert!(out.ends_with("\r\n"));
+            for line in out.split_terminator("\r\n") {
+                prop_assert!(line.chars().count() <= WIDTH && !line.contains(['\r', '\n']), "{line:?}");
+            }
+        }
+
         #[test]
         fn no_text_makes_a_long_or_second_line(text in ".{0,3000}", max in 1..3000_usize) {
             let line = one_line(&text, Charset::Utf8, max);
