@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::message::Order;
+use super::notices::ProtocolNotices;
 use super::report::Reporter;
 use super::sweeper::Sweeper;
 use super::worker::Worker;
@@ -26,6 +27,7 @@ pub struct Crew {
     sweeper: Sweeper,
     reporter: Reporter,
     stepwise: Arc<Stepwise>,
+    protocol_notices: Arc<ProtocolNotices>,
     stopping: Arc<AtomicBool>,
     myhostname: String,
 }
@@ -55,6 +57,7 @@ impl Crew {
             sweeper,
             reporter,
             stepwise: Arc::default(),
+            protocol_notices: Arc::default(),
             stopping: Arc::default(),
             myhostname,
         };
@@ -86,6 +89,7 @@ impl Crew {
             spool: Arc::clone(&self.spool),
             sweeper: self.sweeper.clone(),
             cached: CachedConnection::new(self.myhostname.clone(), Arc::clone(&self.stepwise)),
+            protocol_notices: Arc::clone(&self.protocol_notices),
             connected,
         };
         std::thread::Builder::new().name(format!("worker {}", id.0)).spawn(|| worker.run())

@@ -2,21 +2,30 @@
 //!
 //! - Owns: gathering what a notice needs, queueing it, the log lines about it.
 //! - Leaves to others: who is told what and in which words (`notice`), when (`finish`, `worker`).
-//! - Always true: a bounce or delay notice is on disk before anything is marked because of it. A success notice
-//!   follows the mark: the mail has arrived, and a crash in between costs no more than the news of it.
+//! - Always true: a notice is on disk before anything is marked because of it. So a crash in between may tell somebody
+//!   twice, but never leaves them untold.
 
+use std::collections::HashMap;
 use std::io::Read;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::log::BOUNCE;
 use crate::config::{Config, NotifyClass};
-use crate::mail::{Address, Envelope, Protocol, QueueId, Reason, Recipient, Sender};
+use crate::mail::{Address, Destination, Envelope, Protocol, QueueId, Reason, Recipient, Sender};
+use crate::net::{Line, Transcript};
 use crate::notice::{
-    Addressed, Author, Event, Kind, Notice, Policy, RETURN_LIMIT_DEFAULT, Report, ReportedRecipient, Trouble,
-    TroubleClass, octets_wanted, plan,
+    Addressed, Author, Event, Kind, Notice, Policy, RETURN_LIMIT_DEFAULT, Report, ReportedRecipient, Said,
+    Trouble, TroubleClass, octets_wanted, plan,
 };
 use crate::spool::{Draft, QueueFile, Spool, SubmitError, SubmitLimits};
+
+/// Time between two notices about the protocol of one destination.
+const PROTOCOL_INTERVAL: Duration = Duration::from_secs(3600);
+/// Destinations that are remembered for that; if more break the protocol within an hour, nobody is told of the rest.
+const DESTINATIONS_MAX: usize = 1000;
 
 /// A recipient that is to be reported, with what was kept of its last attempt.
 #[derive(Clone, Debug)]
@@ -94,6 +103,16 @@ fn queue_one(
 
 /// Tells the postmaster of trouble, where `notify_classes` wants it; returns the notice's ID.
 pub fn queue_trouble(spool: &Spool, config: &Config, class: TroubleClass, about: &str) -> Option<QueueId> {
+    queue_trouble_with(spool, config, class, about, &[])
+}
+
+fn queue_trouble_with(
+    spool: &Spool,
+    config: &Config,
+    class: TroubleClass,
+    about: &str,
+    transcript: &[Said<'_>],
+) -> Option<QueueId> {
     let wanted = match class {
         TroubleClass::Protocol => NotifyClass::Protocol,
         TroubleClass::Resource => NotifyClass::Resource,
@@ -104,10 +123,88 @@ pub fn queue_trouble(spool: &Spool, config: &Config, class: TroubleClass, about:
     }
     let queued = spool.new_id().and_then(|id| {
         let (author, to) = (author(config), &postmaster(config));
-        let trouble = Trouble { class, id, author, to, about, transcript: &[], now: Timestamp::now() };
+        let trouble = Trouble { class, id, author, to, about, transcript, now: Timestamp::now() };
         submit(spool, trouble.write())
     });
     queued.inspect_err(|error| log::error!("the postmaster could not be told of trouble: {error}")).ok()
+}
+
+/// Notices of class `protocol`, one an hour for each destination: a server that breaks the protocol does so for each
+/// message that it is given.
+#[derive(Debug, Default)]
+pub struct ProtocolNotices(Mutex<HashMap<Destination, Told>>);
+
+/// The last notice about a destination.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at: Instant,
+    /// What the postmaster was not told since.
+    untold: u64,
+}
+
+impl ProtocolNotices {
+    /// Tells the postmaster of a server of `destination`, where `notify_classes` wants it and an hour has passed since
+    /// the last notice about it; returns the notice's ID.
+    pub fn queue(
+        &self,
+        spool: &Spool,
+        config: &Config,
+        destination: &Destination,
+        mut about: String,
+        transcript: Option<&Transcript>,
+    ) -> Option<QueueId> {
+        if !config.notify_classes.contains(NotifyClass::Protocol) {
+            return None;
+        }
+        let untold = self.due(destination, Instant::now())?;
+        about.push_str(&match untold {
+            0 => String::new(),
+            1 => " Since the last notice there was one more such error.".to_owned(),
+            more => format!(" Since the last notice there were {more} more such errors."),
+        });
+        about.push_str(&format!(" Of {destination} you are told once an hour at most."));
+        let said: Vec<_> = transcript.into_iter().flat_map(Transcript::lines).map(said).collect();
+        let id = queue_trouble_with(spool, config, TroubleClass::Protocol, &about, &said);
+        if id.is_none() {
+            self.told().remove(destination);
+        }
+        id
+    }
+
+    /// Whether a notice may go out: then, how many were held back before it.
+    fn due(&self, destination: &Destination, now: Instant) -> Option<u64> {
+        let is_recent = |told: &Told| now.saturating_duration_since(told.at) < PROTOCOL_INTERVAL;
+        let mut known = self.told();
+        match known.get_mut(destination) {
+            Some(told) if is_recent(told) => {
+                told.untold += 1;
+                return None;
+            }
+            Some(_) => {}
+            None => {
+                if known.len() >= DESTINATIONS_MAX {
+                    known.retain(|_, told| is_recent(told));
+                }
+                if known.len() >= DESTINATIONS_MAX {
+                    return None;
+                }
+            }
+        }
+        let before = known.insert(destination.clone(), Told { at: now, untold: 0 });
+        Some(before.map_or(0, |told| told.untold))
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<Destination, Told>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn said(line: Line<'_>) -> Said<'_> {
+    match line {
+        Line::Client(text) => Said::Client(text),
+        Line::Server(text) => Said::Server(text),
+        Line::Note(text) => Said::Note(text),
+    }
 }
 
 fn submit(spool: &Spool, notice: Notice) -> Result<QueueId, SubmitError> {
@@ -151,5 +248,46 @@ fn describe(kind: Kind) -> &'static str {
         Kind::Success => "sender delivery status notification",
         Kind::DoubleBounce | Kind::BounceCopy => "postmaster non-delivery notification",
         Kind::DelayCopy { .. } => "postmaster delay notification",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::Nexthop;
+
+    fn destination(name: &str) -> Destination {
+        let nexthop = Nexthop::parse(&format!("lmtp:inet:{name}"), |name| name == "lmtp").unwrap();
+        nexthop.destination(24.try_into().unwrap())
+    }
+
+    #[test]
+    fn a_destination_is_told_of_once_an_hour_with_the_number_of_what_was_held_back() {
+        let notices = ProtocolNotices::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for (name, seconds, due) in [
+            ("mx1", 0, Some(0)),
+            ("mx1", 1, None),
+            ("mx2", 2, Some(0)),
+            ("mx1", 3599, None),
+            ("mx1", 3600, Some(2)),
+            ("mx1", 3601, None),
+            ("mx1", 7200, Some(1)),
+        ] {
+            assert_eq!(notices.due(&destination(name), at(seconds)), due, "{name} {seconds}");
+        }
+    }
+
+    #[test]
+    fn destinations_without_number_do_not_fill_memory() {
+        let notices = ProtocolNotices::default();
+        let start = Instant::now();
+        for number in 0..DESTINATIONS_MAX {
+            assert_eq!(notices.due(&destination(&format!("mx{number}")), start), Some(0));
+        }
+        assert_eq!(notices.due(&destination("more"), start), None);
+        assert_eq!(notices.due(&destination("more"), start + PROTOCOL_INTERVAL), Some(0));
+        assert_eq!(notices.told().len(), 1, "what is older is forgotten");
     }
 }

@@ -1,8 +1,10 @@
-//! Outcomes become marks, log lines and replies to remember, in this order and at once.
+//! Outcomes become replies to remember, success notices, marks and log lines, in this order and at once.
 //!
 //! - Owns: what is written for each outcome, and in which order.
-//! - Leaves to others: the format on disk (`spool`), what becomes of the message when all are settled (`finish`).
-//! - Always true: a refusal's text is on disk before its mark, and a recipient is marked right after its reply.
+//! - Leaves to others: the format on disk (`spool`), the notices (`notices`), what becomes of the message when all are
+//!   settled (`finish`).
+//! - Always true: a refusal's text is on disk before its mark, a success notice that was asked for before the mark of
+//!   the success, and a recipient is marked right after its reply.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -12,8 +14,11 @@ use jiff::Timestamp;
 
 use super::log::{LMTP, SMTP};
 use super::message::Order;
-use crate::mail::{Delay, Delays, OriginalRecipient, Outcome, Protocol, Reason, Recipient, Sender};
-use crate::net::{Observer, Peer};
+use super::notices::{self, Reported};
+use crate::config::NotifyClass;
+use crate::mail::{Delay, Delays, OriginalRecipient, Outcome, Protocol, QueueId, Reason, Recipient, Sender};
+use crate::net::{Observer, Peer, Transcript, is_about_protocol};
+use crate::notice::Event;
 use crate::smtp::{Capabilities, Settled};
 use crate::spool::{LoggedReply, QueueFile, Spool, State};
 
@@ -30,10 +35,20 @@ pub struct Recorder<'a> {
     session: Option<Session>,
     /// Recipients that carry the mark of doubt in the file.
     in_doubt: HashSet<u32>,
-    /// Delivered to a server that will not report it, and the sender wants to know.
-    report_success: Vec<(u32, Reason)>,
+    queued: Vec<QueueId>,
     failed: Option<io::Error>,
-    protocol_error: Option<String>,
+    /// Delivered, deferred, bounced.
+    outcomes: [usize; 3],
+    trouble: Option<Trouble>,
+}
+
+/// Trouble with the protocol that the postmaster may want to know of.
+#[derive(Debug)]
+pub struct Trouble {
+    /// What a server did.
+    pub what: String,
+    /// The conversation in which it did, where that was kept.
+    pub transcript: Option<Transcript>,
 }
 
 /// The connection that the batch is on.
@@ -51,12 +66,12 @@ struct Session {
 pub struct Recorded {
     /// A mark could not be written after a reply had come: the file no longer tells the truth.
     pub failed: Option<io::Error>,
-    /// Whose delivery is to be reported to the sender by us, with the server's words.
-    pub report_success: Vec<(u32, Reason)>,
-    /// The server that said so.
-    pub remote_mta: Option<String>,
-    /// How a server broke the protocol.
-    pub protocol_error: Option<String>,
+    /// Success notices, in `active/`.
+    pub queued: Vec<QueueId>,
+    /// How many were delivered, deferred and bounced.
+    pub outcomes: [usize; 3],
+    /// The first trouble with the protocol.
+    pub trouble: Option<Trouble>,
 }
 
 impl<'a> Recorder<'a> {
@@ -72,17 +87,17 @@ impl<'a> Recorder<'a> {
             started_at: Timestamp::now(),
             session: None,
             in_doubt: HashSet::new(),
-            report_success: Vec::new(),
+            queued: Vec::new(),
             failed: None,
-            protocol_error: None,
+            outcomes: [0; 3],
+            trouble: None,
         }
     }
 
     /// The batch is over.
     pub fn into_recorded(self) -> Recorded {
-        let Self { failed, report_success, protocol_error, session, .. } = self;
-        let remote_mta = session.map(|session| session.host);
-        Recorded { failed, report_success, remote_mta, protocol_error }
+        let Self { failed, queued, outcomes, trouble, .. } = self;
+        Recorded { failed, queued, outcomes, trouble }
     }
 
     fn recipient(&self, position: u32) -> Option<&'a Recipient> {
@@ -104,6 +119,47 @@ impl<'a> Recorder<'a> {
         } else {
             self.spool.append_replies(self.order.message.envelope.id, &replies)
         }
+    }
+
+    /// Tells senders who asked for it that their mail has arrived, where the server will not. A crash before the mark
+    /// that follows may tell them twice, but never leaves them waiting.
+    fn report_successes(&mut self, settled: &[Settled]) {
+        if self.session.as_ref().is_some_and(|session| session.reports_success) {
+            return;
+        }
+        let now = Timestamp::now();
+        let remote_mta = self.session.as_ref().map(|session| &session.host);
+        let reported: Vec<_> = settled
+            .iter()
+            .filter_map(|settled| {
+                let recipient = self.recipient(settled.position).filter(|r| r.notify.on_success())?;
+                let Outcome::Delivered(reason) = &settled.outcome else { return None };
+                Some(Reported {
+                    recipient: recipient.clone(),
+                    reason: reason.clone(),
+                    remote_mta: remote_mta.cloned(),
+                    last_attempt: Some(now),
+                })
+            })
+            .collect();
+        if reported.is_empty() {
+            return;
+        }
+        let (config, protocol) = (&self.order.config, self.reported_protocol());
+        match notices::queue(self.spool, config, self.file, Event::Delivered, protocol, &reported) {
+            Ok(queued) => self.queued.extend(queued),
+            Err(error) => {
+                let id = self.order.message.envelope.id;
+                log::error!("{id}: the mail was delivered, but the sender cannot be told as asked: {error}");
+            }
+        }
+    }
+
+    /// Flag X says that the server makes the final delivery, whatever is spoken to it.
+    fn reported_protocol(&self) -> Protocol {
+        let transport = self.order.config.transport(self.order.batch.destination().transport());
+        let is_final = transport.is_some_and(|transport| transport.flags.final_delivery);
+        if is_final { Protocol::Lmtp } else { self.protocol }
     }
 
     fn mark(&mut self, settled: &[Settled]) -> io::Result<()> {
@@ -182,21 +238,39 @@ impl Observer for Recorder<'_> {
         if let Err(error) = self.remember(&settled) {
             settled.iter_mut().for_each(|settled| put_off_refusal(settled, &error));
         }
+        self.report_successes(&settled);
         if let Err(error) = self.mark(&settled) {
             self.failed.get_or_insert(error);
         }
-        for settled in settled {
-            self.log(&settled);
-            let wants_report = self.recipient(settled.position).is_some_and(|r| r.notify.on_success());
-            let reported = self.session.as_ref().is_some_and(|session| session.reports_success);
-            if let (Outcome::Delivered(reason), true, false) = (settled.outcome, wants_report, reported) {
-                self.report_success.push((settled.position, reason));
+        for Settled { outcome, .. } in &settled {
+            let counter = match outcome {
+                Outcome::Delivered(_) => 0,
+                Outcome::Deferred(_) => 1,
+                Outcome::Bounced(_) => 2,
+            };
+            self.outcomes[counter] += 1;
+            let reason = outcome.reason();
+            if counter > 0 && is_about_protocol(reason) {
+                self.protocol_error(&reason.text);
             }
+        }
+        for settled in &settled {
+            self.log(settled);
         }
     }
 
     fn protocol_error(&mut self, text: &str) {
-        self.protocol_error.get_or_insert_with(|| text.to_owned());
+        self.trouble.get_or_insert_with(|| Trouble { what: text.to_owned(), transcript: None });
+    }
+
+    fn wants_conversations(&self) -> bool {
+        self.order.config.notify_classes.contains(NotifyClass::Protocol)
+    }
+
+    fn conversation(&mut self, transcript: &Transcript) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.transcript.get_or_insert_with(|| transcript.clone());
+        }
     }
 
     fn note(&mut self, text: &str) {

@@ -21,7 +21,7 @@ use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
 use super::worker::Worker;
 use crate::config::{Config, Sources};
-use crate::mail::{Batch, EnhancedStatus, Outcome, Protocol, QueueId, Reason, Recipient};
+use crate::mail::{Batch, EnhancedStatus, Notify, Outcome, Protocol, QueueId, Reason, Recipient};
 use crate::net::{CachedConnection, Observer};
 use crate::queue::scheduler::{Health, WorkerId};
 use crate::sink::{Handle, Listen, Sink, SinkConfig, Store, maildir_name};
@@ -116,9 +116,13 @@ impl Bench {
 
     fn submit(&self, recipients: &[&str]) -> QueueId {
         let recipients = recipients.iter().zip(0..).map(|(to, at)| Recipient::new(at, to.parse().unwrap()));
+        self.submit_to(recipients.collect())
+    }
+
+    fn submit_to(&self, recipients: Vec<Recipient>) -> QueueId {
         let draft = Draft {
             sender: "a@example.org".parse().unwrap(),
-            recipients: recipients.collect(),
+            recipients,
             nexthop: None,
             envid: None,
             ret: None,
@@ -283,19 +287,40 @@ fn a_message_whose_marks_cannot_be_written_after_a_reply_is_set_aside() {
         sweeper: bench.sweeper.clone(),
         spool: Arc::clone(&bench.spool),
         cached: CachedConnection::new("mx.example.org".to_owned(), Arc::default()),
+        protocol_notices: Arc::default(),
     };
     let transport = bench.config.transport(order.batch.destination().transport()).unwrap();
     let mut recorder = Recorder::new(&bench.spool, &file, &order, Protocol::Lmtp);
     let taken = Outcome::Delivered(Reason::local(EnhancedStatus::new(2, 0, 0), "250 2.0.0 taken"));
     let settled = |position| Settled { position, outcome: taken.clone(), in_doubt: false };
     recorder.settled(vec![settled(0), settled(1)]);
-    let ended = worker.recorded(&order, transport, &file, recorder.into_recorded(), Health::Reached);
+    let ended = worker.recorded(&order, transport, recorder.into_recorded(), Health::Reached);
     assert!(ended.finished.is_some(), "the master must hear of its end");
     assert_eq!(bench.place(id), Some(Place::Hold));
     let lines = logged(&["ERROR: ", id.as_str(), "outcomes could not be marked", "it is in hold/ now"]);
     assert_eq!(lines.len(), 1, "{:#?}", logged(&[id.as_str()]));
     // What the server said is told all the same.
     assert_eq!(logged(&[id.as_str(), "to=<c@example.org>", "status=sent"]).len(), 1);
+}
+
+#[test]
+fn a_success_notice_is_on_disk_before_the_mark_of_the_success() {
+    let bench = Bench::new();
+    let mut recipient = Recipient::new(0, "b@example.org".parse().unwrap());
+    recipient.notify = Notify::SUCCESS;
+    let id = bench.submit_to(vec![recipient]);
+    let order = bench.order(id);
+    // No mark can be written: as if the agent were killed between the two.
+    let file = bench.spool.open_message(id, Place::Active).unwrap();
+    let mut recorder = Recorder::new(&bench.spool, &file, &order, Protocol::Lmtp);
+    let outcome = Outcome::Delivered(Reason::local(EnhancedStatus::new(2, 0, 0), "250 2.0.0 taken"));
+    recorder.settled(vec![Settled { position: 0, outcome, in_doubt: false }]);
+    let recorded = recorder.into_recorded();
+    assert!(recorded.failed.is_some());
+    assert_eq!(bench.states(id, Place::Active), "-P");
+    let [notice] = recorded.queued[..] else { panic!("{:?}", recorded.queued) };
+    let path = bench.spool.path().join("active").join(notice.as_str());
+    assert!(fs::read_to_string(path).unwrap().contains("Action: delivered\r\n"));
 }
 
 #[test]

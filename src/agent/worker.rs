@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::finish::{self, Finished};
 use super::message::Order;
-use super::notices::{self, Reported};
+use super::notices::ProtocolNotices;
 use super::prepend;
 use super::recorder::{Recorded, Recorder, between};
 use super::report::{Report, Reporter};
@@ -20,7 +20,6 @@ use super::sweeper::Sweeper;
 use crate::config::Transport;
 use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason};
 use crate::net::{CachedConnection, Content, Delivered, Observer};
-use crate::notice::{Event, TroubleClass};
 use crate::queue::scheduler::{BatchEnd, Health, WorkerId};
 use crate::smtp::Settled;
 use crate::spool::{QueueFile, Spool};
@@ -41,6 +40,8 @@ pub struct Worker {
     pub sweeper: Sweeper,
     /// Its connection.
     pub cached: CachedConnection,
+    /// What the postmaster was told of servers; shared by all workers.
+    pub protocol_notices: Arc<ProtocolNotices>,
     /// Whether it has one, or is about to: for whoever asks for numbers.
     pub connected: Arc<AtomicBool>,
 }
@@ -117,7 +118,7 @@ impl Worker {
             Ok(prefix) => prefix,
             Err(outcome) => {
                 recorder.settled(all(order, &outcome));
-                return self.recorded(order, transport, file, recorder.into_recorded(), Health::Untouched);
+                return self.recorded(order, transport, recorder.into_recorded(), Health::Untouched);
             }
         };
         self.cached.set_myhostname(&order.config.myhostname);
@@ -137,7 +138,7 @@ impl Worker {
                 return Ended { end, finished: None, queued: Vec::new() };
             }
         };
-        self.recorded(order, transport, file, recorder.into_recorded(), health)
+        self.recorded(order, transport, recorder.into_recorded(), health)
     }
 
     /// Everybody of the batch has an outcome on disk.
@@ -145,51 +146,26 @@ impl Worker {
         &self,
         order: &Order,
         transport: &Transport,
-        file: &QueueFile,
         recorded: Recorded,
         health: Health,
     ) -> Ended {
         if let Some(error) = &recorded.failed {
             finish::hold(&self.spool, order.message.envelope.id, error);
         }
-        let class = TroubleClass::Protocol;
-        let told = recorded.protocol_error.as_ref().map(|error| {
-            let about = format!("A mail server broke the protocol: {error}. The mail is tried again.");
-            notices::queue_trouble(&self.spool, &order.config, class, &about)
-        });
-        let mut queued = self.report_successes(order, transport, file, recorded);
-        queued.extend(told.flatten());
-        self.ended(order, transport, Some(file), health, queued)
-    }
-
-    /// Tells senders who asked for it that their mail arrived, where the server will not.
-    fn report_successes(
-        &self,
-        order: &Order,
-        transport: &Transport,
-        file: &QueueFile,
-        recorded: Recorded,
-    ) -> Vec<QueueId> {
-        let Recorded { report_success, remote_mta, .. } = recorded;
-        let now = Timestamp::now();
-        let reported: Vec<_> = report_success
-            .into_iter()
-            .filter_map(|(position, reason)| {
-                let recipient = order.batch.recipients().iter().find(|r| r.position == position)?.clone();
-                Some(Reported { recipient, reason, remote_mta: remote_mta.clone(), last_attempt: Some(now) })
-            })
-            .collect();
-        if reported.is_empty() {
-            return Vec::new();
+        let mut queued = recorded.queued;
+        if let Some(trouble) = recorded.trouble {
+            let about = about_trouble(order.message.envelope.id, &trouble.what, recorded.outcomes);
+            let destination = order.batch.destination();
+            let transcript = trouble.transcript.as_ref();
+            queued.extend(self.protocol_notices.queue(
+                &self.spool,
+                &order.config,
+                destination,
+                about,
+                transcript,
+            ));
         }
-        // Flag X says that the server makes the final delivery, whatever is spoken to it.
-        let protocol = if transport.flags.final_delivery { Protocol::Lmtp } else { transport.protocol };
-        let queued = notices::queue(&self.spool, &order.config, file, Event::Delivered, protocol, &reported);
-        queued.unwrap_or_else(|error| {
-            let id = order.message.envelope.id;
-            log::error!("{id}: the mail was delivered, but the sender cannot be told as asked: {error}");
-            Vec::new()
-        })
+        self.ended(order, transport, Some(file), health, queued)
     }
 
     /// Settles all of a batch without an attempt, for a reason of ours that the queue file need not know.
@@ -228,6 +204,17 @@ impl Worker {
 /// Whether a message has been in memory for as long as it would wait for another attempt.
 fn has_waited_long(order: &Order) -> bool {
     between(order.message.loaded, Timestamp::now()) >= order.config.minimal_backoff_time
+}
+
+/// What a server did, and what it meant for the mail.
+fn about_trouble(id: QueueId, what: &str, outcomes: [usize; 3]) -> String {
+    let words = ["delivered", "deferred (to be tried again)", "bounced (returned to the sender)"];
+    let counted = outcomes.iter().zip(words).filter(|(count, _)| **count > 0);
+    let became: Vec<_> = counted.map(|(count, word)| format!("{count} {word}")).collect();
+    format!(
+        "A mail server broke the protocol: {what}. It was to take message {id}; of the recipients there: {}.",
+        became.join(", ")
+    )
 }
 
 /// The same outcome for all of a batch.
