@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use mail_builder::headers::date::Date;
 
-use crate::mail::{EnhancedStatus, OriginalRecipient};
+use crate::mail::{EnhancedStatus, OriginalRecipient, Protocol};
 
 use super::original::{HeaderOnly, Original};
 use super::report::{Kind, Report, ReportedRecipient};
@@ -24,7 +24,7 @@ pub(super) fn words(report: &Report<'_>, original: &Original<'_>, charset: Chars
     let mut out = String::new();
     let host = one_line(report.author.hostname, charset, 255);
     paragraph(&mut out, &format!("This is the mail system at host {host}."));
-    paragraph(&mut out, &opening(report.kind, report.recipients.len()));
+    paragraph(&mut out, &opening(report));
     for reported in report.recipients.iter().take(LISTED) {
         recipient(&mut out, reported, charset);
     }
@@ -45,9 +45,9 @@ fn paragraph(out: &mut String, text: &str) {
     out.push_str("\r\n");
 }
 
-fn opening(kind: Kind, recipients: usize) -> String {
-    let these = if recipients == 1 { "this recipient" } else { "these recipients" };
-    match kind {
+fn opening(report: &Report<'_>) -> String {
+    let these = if report.recipients.len() == 1 { "this recipient" } else { "these recipients" };
+    match report.kind {
         Kind::Bounce => {
             format!("Your message could not be delivered to {these}, and will not be tried again.")
         }
@@ -56,9 +56,14 @@ fn opening(kind: Kind, recipients: usize) -> String {
              tried again until {}. If it cannot be delivered by then, you will be told.",
             date(retry_until)
         ),
+        Kind::Success if report.protocol() == Protocol::Smtp => format!(
+            "As you asked, this is to tell you that your message for {these} has been handed over to the next \
+             server. That server does not report deliveries: you will not hear of the message again, unless it \
+             comes back."
+        ),
         Kind::Success => format!(
-            "As you asked, this is to tell you that your message has been handed over for {these}. You may not \
-             hear of it again, because the server there does not report deliveries."
+            "As you asked, this is to tell you that your message has been delivered to {these}: it is in the \
+             mailbox now. Whether anybody has read it is not known."
         ),
         Kind::DoubleBounce => format!(
             "A message without a sender, most often a bounce, could not be delivered to {these}. Nobody else will \
@@ -115,6 +120,10 @@ fn hint(status: EnhancedStatus) -> &'static str {
         (2, 1) => "A mailbox takes no mail at present: please try to reach its owner in another way.",
         (2, 3) | (3, 4) => {
             "The message is too large for the server there: please send a smaller one, or a link."
+        }
+        (4, 7) => {
+            "It was tried again and again, until there was no use in waiting any longer; the reason above is that \
+             of the last time. Please try to reach the recipient in another way, or send the message again later."
         }
         (4, 6) => "The message went round in circles between servers: please tell the postmaster.",
         (4, _) => {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use mail_builder::MessageBuilder;
 use mail_builder::headers::address::Address as HeaderAddress;
+use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::date::Date;
 use mail_builder::headers::message_id::MessageId;
 use mail_builder::headers::raw::Raw;
@@ -83,6 +84,14 @@ impl Frame<'_> {
         let smtputf8 = self.to.needs_smtputf8();
         Notice { to: self.to.clone(), content, body, smtputf8, origin: self.origin }
     }
+}
+
+/// Words for people, as they are: whoever looks at the message itself can read them, too. Their lines are short enough
+/// for that (`text`).
+pub(super) fn text_part(words: String) -> MimePart<'static> {
+    let (charset, encoding) = if words.is_ascii() { ("us-ascii", "7bit") } else { ("utf-8", "8bit") };
+    let kind = ContentType::new("text/plain").attribute("charset", charset);
+    MimePart::new(kind, words.into_bytes()).transfer_encoding(encoding)
 }
 
 /// The To field. An address that fills a line by itself cannot be written into one.

@@ -4,11 +4,10 @@
 //! - Leaves to others: which classes are wanted, and the report kinds of the postmaster (`report`).
 
 use jiff::Timestamp;
-use mail_builder::mime::MimePart;
 
 use crate::mail::{Address, QueueId};
 
-use super::message::{Author, Frame, Notice, ORIGIN_POSTMASTER};
+use super::message::{Author, Frame, Notice, ORIGIN_POSTMASTER, text_part};
 use super::text::{Charset, one_line, wrap, wrap_words};
 
 /// Lines of the beginning of a transcript: they tell what kind of server it is.
@@ -75,7 +74,7 @@ impl Trouble<'_> {
             now: self.now,
             origin: ORIGIN_POSTMASTER,
         };
-        frame.write(MimePart::new("text/plain", self.words()))
+        frame.write(text_part(self.words()))
     }
 
     fn words(&self) -> String {

@@ -10,7 +10,7 @@ use mail_builder::mime::MimePart;
 
 use crate::mail::{Address, Envelope, Protocol, QueueId, Reason, Recipient};
 
-use super::message::{Author, Frame, Notice};
+use super::message::{Author, Frame, Notice, text_part};
 use super::message::{ORIGIN_BOUNCE, ORIGIN_DELAY, ORIGIN_POSTMASTER, ORIGIN_SUCCESS};
 use super::original::{HeaderOnly, Original};
 use super::text::Charset;
@@ -56,11 +56,12 @@ impl Kind {
         }
     }
 
-    fn subject(self) -> &'static str {
+    fn subject(self, protocol: Protocol) -> &'static str {
         match self {
+            Self::Success if protocol == Protocol::Smtp => "Relayed: your message has been handed over",
             Self::Bounce => "Undeliverable: your message was not delivered",
             Self::Delay { .. } => "Delayed: your message is still on its way",
-            Self::Success => "Delivered: your message has been handed over",
+            Self::Success => "Delivered: your message has arrived",
             Self::DoubleBounce => "Postmaster notice: a bounce could not be delivered",
             Self::BounceCopy => "Postmaster copy: a message was not delivered",
             Self::DelayCopy { .. } => "Postmaster copy: a message is delayed",
@@ -127,7 +128,7 @@ impl Report<'_> {
         let status = delivery_status::write(self, charset);
         let boundary = boundary(self.id, &[words.as_bytes(), &status, original.octets()]);
         let parts = vec![
-            MimePart::new("text/plain", words).header("Content-Description", Text::new("What happened")),
+            text_part(words).header("Content-Description", Text::new("What happened")),
             raw_part(status_type(charset), "Delivery report", &status),
             raw_part(original_type(charset, &original), original_words(&original), original.octets()),
         ];
@@ -142,10 +143,15 @@ impl Report<'_> {
             author: self.author,
             id: self.id,
             to: self.to,
-            subject: self.kind.subject(),
+            subject: self.kind.subject(self.protocol()),
             now: self.now,
             origin: self.kind.origin(),
         }
+    }
+
+    /// What was spoken to the server: the same for all who are reported together.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.recipients.first().map_or(Protocol::Lmtp, |reported| reported.protocol)
     }
 
     /// The international types are for those who sent an international message, or to an address that the

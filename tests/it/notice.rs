@@ -146,7 +146,7 @@ fn a_success_notice_tells_delivered_from_relayed() {
     assert_eq!(notice.origin, "success");
     let relayed =
         report_over(Protocol::Smtp, Kind::Success, "ann@x.example", &envelope, &recipients, CONTENT);
-    assert!(read(&relayed).contains("\n  Action: relayed\n"));
+    assert_reads(&relayed, include_str!("notice/relayed.txt"));
     assert_reads(&notice, include_str!("notice/success.txt"));
 }
 

@@ -10,6 +10,7 @@ mod files;
 mod headers;
 mod log;
 mod marks;
+mod notices;
 mod peer;
 mod pressure;
 mod privileges;
