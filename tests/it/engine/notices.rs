@@ -452,7 +452,7 @@ fn bounces_for_very_many_take_little_memory_and_name_everybody() {
     };
     file.write(&site, "active");
     let agent = site.start_agent();
-    let limit = Duration::from_secs(120);
+    let limit = Duration::from_secs(300);
     wait_for("the message to be done with", limit, || messages_in(&site, "active").is_empty().then_some(()));
     wait_until_nothing_is_left(&site, limit);
     let peak = peak_memory(&site);
