@@ -228,9 +228,10 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn whatever_is_said_memory_is_bounded_and_lines_are_printable(
-            said in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..3000)), 0..60),
+            said in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..1200)), 0..50),
         ) {
             let mut transcript = on();
             for (by_us, octets) in &said {
