@@ -70,6 +70,7 @@ have_dovecot() { have dovecot && [[ -x /usr/lib/dovecot/lmtp || -x /usr/libexec/
 missing_packages() {
     have cc || printf '%s\n' gcc libc6-dev
     have mandoc || echo mandoc
+    have mutt || echo mutt
     have setpriv || echo util-linux
     have python3 || echo python3
     have pflogsumm || echo pflogsumm

@@ -294,7 +294,7 @@ fn a_message_whose_marks_cannot_be_written_after_a_reply_is_set_aside() {
     let taken = Outcome::Delivered(Reason::local(EnhancedStatus::new(2, 0, 0), "250 2.0.0 taken"));
     let settled = |position| Settled { position, outcome: taken.clone(), in_doubt: false };
     recorder.settled(vec![settled(0), settled(1)]);
-    let ended = worker.recorded(&order, transport, recorder.into_recorded(), Health::Reached);
+    let ended = worker.recorded(&order, transport, &file, recorder.into_recorded(), Health::Reached);
     assert!(ended.finished.is_some(), "the master must hear of its end");
     assert_eq!(bench.place(id), Some(Place::Hold));
     let lines = logged(&["ERROR: ", id.as_str(), "outcomes could not be marked", "it is in hold/ now"]);

@@ -118,7 +118,7 @@ impl Worker {
             Ok(prefix) => prefix,
             Err(outcome) => {
                 recorder.settled(all(order, &outcome));
-                return self.recorded(order, transport, recorder.into_recorded(), Health::Untouched);
+                return self.recorded(order, transport, file, recorder.into_recorded(), Health::Untouched);
             }
         };
         self.cached.set_myhostname(&order.config.myhostname);
@@ -138,7 +138,7 @@ impl Worker {
                 return Ended { end, finished: None, queued: Vec::new() };
             }
         };
-        self.recorded(order, transport, recorder.into_recorded(), health)
+        self.recorded(order, transport, file, recorder.into_recorded(), health)
     }
 
     /// Everybody of the batch has an outcome on disk.
@@ -146,6 +146,7 @@ impl Worker {
         &self,
         order: &Order,
         transport: &Transport,
+        file: &QueueFile,
         recorded: Recorded,
         health: Health,
     ) -> Ended {

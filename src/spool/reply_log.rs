@@ -143,7 +143,7 @@ impl LastReplies<'_> {
     pub fn of(&self, position: u32) -> io::Result<Option<LoggedReply>> {
         let offset = self.positions.binary_search(&position).ok().and_then(|at| *self.offsets.get(at)?);
         let (Some(offset), Some(file)) = (offset, &self.file) else { return Ok(None) };
-        let line = Section { file, at: offset, end: offset + LINE_LENGTH_MAX as u64 };
+        let line = Section { file, front: &[], at: offset, end: offset + LINE_LENGTH_MAX as u64 };
         let mut text = Vec::new();
         read_line(&mut BufReader::with_capacity(LINE_READ, line), LINE_LENGTH_MAX, &mut text)?;
         Ok(Some(serde_json::from_slice(&text)?))
