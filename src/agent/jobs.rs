@@ -77,9 +77,13 @@ impl Jobs {
 
     /// Once a minute says how many bad lines were not logged.
     pub fn count_bad_lines(&mut self) {
-        if self.minute.elapsed() < MINUTE {
-            return;
+        if self.minute.elapsed() >= MINUTE {
+            self.tell_count();
         }
+    }
+
+    /// Says at once how many bad lines were not logged: nobody will when the agent ends.
+    pub fn tell_count(&mut self) {
         if self.bad_lines > BAD_LINES_MAX {
             log::error!(
                 "{} more bad job lines were skipped in the last minute",

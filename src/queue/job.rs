@@ -17,8 +17,10 @@ use crate::mail::{Address, BodyType, Notify, OriginalRecipient, QueueId, Recipie
 pub const LINE_LENGTH_MAX: usize = 1 << 20;
 /// Octets in the name of a dropped file.
 const NAME_LENGTH_MAX: usize = 64;
-/// Octets of a bad line that the log shows.
+/// Octets of a bad line that the log shows, and of what is said about it.
 const SHOWN_MAX: usize = 200;
+/// Octets of a nexthop or an envelope ID: what a queue file takes.
+const MEMBER_LENGTH_MAX: usize = 4096;
 
 /// A job line.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,9 +157,12 @@ impl JobLine {
             return Err(BadJobLine::Json("it does not begin with \"{\"".into()));
         }
         let members: Members<'_> =
-            serde_json::from_slice(line).map_err(|error| BadJobLine::Json(error.to_string()))?;
+            serde_json::from_slice(line).map_err(|error| BadJobLine::Json(cut(&error)))?;
         let file: String = required("queue_file", members.queue_file)?;
-        let bad_file = |why: &str| BadJobLine::Member("queue_file", format!("{file:?} {why}"));
+        let bad_file = |why: &str| {
+            let file = escape_for_log(file.as_bytes());
+            BadJobLine::Member("queue_file", format!("\"{file}\" {why}"))
+        };
         if let Some(id) = file.strip_prefix("active/") {
             let is_none = |_| bad_file("does not end in a queue ID, 1 to 30 letters and digits");
             return id.parse().map(Self::QueueFile).map_err(is_none);
@@ -213,8 +218,8 @@ impl Members<'_> {
             file,
             sender: required("sender", self.sender)?,
             recipients: recipients.collect::<Result<_, _>>()?,
-            nexthop: optional("nexthop", self.nexthop)?,
-            envid: optional("envid", self.envid)?,
+            nexthop: text("nexthop", self.nexthop)?,
+            envid: text("envid", self.envid)?,
             ret: optional("ret", self.ret)?,
             body: optional("body", self.body)?,
             smtputf8: optional("smtputf8", self.smtputf8)?.unwrap_or(false),
@@ -230,7 +235,8 @@ fn read_recipient(value: &RawValue, number: usize) -> Result<SubmittedRecipient,
         let only = |address| SubmittedRecipient { address, sender: None, notify: None, orcpt: None };
         serde_json::from_str(value.get()).map(only)
     };
-    recipient.map_err(|error| BadJobLine::Member("recipients", format!("recipient {number}: {error}")))
+    recipient
+        .map_err(|error| BadJobLine::Member("recipients", format!("recipient {number}: {}", cut(&error))))
 }
 
 impl SubmittedRecipient {
@@ -265,7 +271,29 @@ fn optional<'a, T: Deserialize<'a>>(
     value: Option<&'a RawValue>,
 ) -> Result<Option<T>, BadJobLine> {
     let Some(value) = value else { return Ok(None) };
-    serde_json::from_str(value.get()).map_err(|error| BadJobLine::Member(name, error.to_string()))
+    serde_json::from_str(value.get()).map_err(|error| BadJobLine::Member(name, cut(&error)))
+}
+
+/// A member that goes into log lines and commands as it is: no queue file takes one that could leave them, however often
+/// it is tried.
+fn text(name: &'static str, value: Option<&RawValue>) -> Result<Option<String>, BadJobLine> {
+    let text: Option<String> = optional(name, value)?;
+    let is_bad = |text: &String| text.len() > MEMBER_LENGTH_MAX || text.chars().any(char::is_control);
+    if text.as_ref().is_some_and(is_bad) {
+        let why = format!("it has control characters or more than {MEMBER_LENGTH_MAX} octets");
+        return Err(BadJobLine::Member(name, why));
+    }
+    Ok(text)
+}
+
+/// The beginning of what is said about a line: it may repeat a member, and that may be as long as the line.
+fn cut(error: &serde_json::Error) -> String {
+    let mut text = error.to_string();
+    if text.len() > SHOWN_MAX {
+        text.truncate(text.floor_char_boundary(SHOWN_MAX));
+        text.push_str("...");
+    }
+    text
 }
 
 /// The first 200 octets of a line for the log: printable ASCII, everything else as `\xNN`.
@@ -368,6 +396,14 @@ mod tests {
                 "\"ret\" cannot",
             ),
             (
+                r#"{"queue_file":"incoming/x","sender":"","recipients":["a@x"],"envid":"a\u0007b"}"#,
+                "\"envid\" cannot be used: it has control characters",
+            ),
+            (
+                r#"{"queue_file":"incoming/x","sender":"","recipients":["a@x"],"nexthop":"unix:/a\nb"}"#,
+                "\"nexthop\" cannot be used: it has control characters",
+            ),
+            (
                 r#"{"queue_file":"incoming/x","sender":"","recipients":["a@x"],"smtputf8":1}"#,
                 "\"smtputf8\" cannot",
             ),
@@ -385,6 +421,26 @@ mod tests {
     fn deep_nesting_is_refused_and_does_not_exhaust_the_stack() {
         let deep = format!("{{\"x\":{}", "[".repeat(LINE_LENGTH_MAX - 10));
         assert!(parse(&deep).is_err());
+    }
+
+    #[test]
+    fn what_is_said_about_a_line_does_not_repeat_all_of_it() {
+        let long = "é".repeat(LINE_LENGTH_MAX / 4);
+        for line in [
+            format!(r#"{{"queue_file":"{long}"}}"#),
+            format!(r#"{{"queue_file":"incoming/{long}"}}"#),
+            format!(r#"{{"queue_file":"incoming/x","sender":"{long}","recipients":["b@x"]}}"#),
+            format!(r#"{{"queue_file":"incoming/x","sender":"","recipients":["{long}"]}}"#),
+            format!(r#"{{"queue_file":"incoming/x","sender":"","recipients":[{{"address":7,"{long}":1}}]}}"#),
+            format!(r#"{{"queue_file":"incoming/x","sender":"","recipients":["b@x"],"ret":"{long}"}}"#),
+            format!(r#"{{"queue_file":"incoming/x","sender":"","recipients":["b@x"],"body":"{long}"}}"#),
+            format!(r#"{{"queue_file":"incoming/x","sender":"","recipients":["b@x"],"envid":"{long}"}}"#),
+            format!(r#"{{"queue_file":"incoming/x","sender":"","recipients":["b@x"],"smtputf8":"{long}"}}"#),
+        ] {
+            let error = parse(&line).unwrap_err();
+            // 200 octets, each as four characters at most, and the words around them.
+            assert!(error.len() < 1000, "{} octets: {:?}", error.len(), error.get(..100));
+        }
     }
 
     #[test]

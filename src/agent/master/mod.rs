@@ -221,7 +221,8 @@ impl Master {
         self.stop_by.is_some_and(|by| by <= Instant::now() || is_done())
     }
 
-    fn end(self) -> io::Result<()> {
+    fn end(mut self) -> io::Result<()> {
+        self.jobs.tell_count();
         let interrupted = self.crew.batches();
         if interrupted > 0 {
             log::warn!(
