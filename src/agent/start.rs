@@ -100,8 +100,7 @@ pub fn run(config: Config, sources: Sources) -> Result<(), AgentError> {
     let wanted = (identified != present).then_some(identified);
     let (spool, lock) = Spool::prepare(&config.queue_directory, wanted)?;
     let watch = Watch::new(&spool).map_err(set_up("incoming/ cannot be watched"))?;
-    let control = control_server::bind(&config.queue_directory, identified)
-        .map_err(set_up(format!("{}/agent.sock cannot be made", config.queue_directory.display())))?;
+    let control = bind_control(&config.queue_directory, identified)?;
     // Before the root directory changes: it may lie outside of the new one, or be closed to the new user.
     let manager = ServiceManager::find();
     identity.take_on(&config)?;
@@ -114,7 +113,7 @@ fn start(
     spool: Arc<Spool>,
     lock: Lock,
     watch: Watch,
-    control: UnixListener,
+    control: Option<UnixListener>,
     manager: ServiceManager,
 ) -> Result<(), AgentError> {
     let (doorbell, chime) = doorbell().map_err(set_up("a pipe cannot be made"))?;
@@ -132,8 +131,10 @@ fn start(
         .map_err(set_up("a worker cannot be started"))?;
     let manager = Arc::new(manager);
     watch_signals(sources, reporter.clone(), Arc::clone(&manager))?;
-    control_server::start(control, Arc::clone(&spool), reporter)
-        .map_err(set_up("the control socket cannot be served"))?;
+    if let Some(control) = control {
+        control_server::start(control, Arc::clone(&spool), reporter)
+            .map_err(set_up("the control socket cannot be served"))?;
+    }
     let probed = Arc::clone(&config);
     thread("probe")
         .spawn(move || warn_if_bounces_go_nowhere(&probed))
@@ -163,6 +164,25 @@ fn wait_for_sweeper(thread: &JoinHandle<()>) {
     let by = Instant::now() + SWEEPING_MAX;
     while !thread.is_finished() && Instant::now() < by {
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The control socket; `None` on a full disk: it is the mail that has to get out then, so that there is room again.
+fn bind_control(
+    queue: &Path,
+    owner: (rustix::fs::Uid, rustix::fs::Gid),
+) -> Result<Option<UnixListener>, AgentError> {
+    match control_server::bind(queue, owner) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            log::error!(
+                "{}/agent.sock cannot be made: {error}; mail is delivered, but the commands queue and status cannot be \
+                 answered before a restart",
+                queue.display()
+            );
+            Ok(None)
+        }
+        Err(error) => Err(set_up(format!("{}/agent.sock cannot be made", queue.display()))(error)),
     }
 }
 

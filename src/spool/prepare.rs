@@ -72,11 +72,10 @@ impl Spool {
             rustix::fs::fchown(&file, Some(user), Some(group))
                 .map_err(|error| io_error("change the owner of", &path, error))?;
         }
-        // The number is for people who wonder who holds the lock; the lock itself does not need it.
+        // The number is for people who wonder who holds the lock; the lock itself does not need it. On a full disk
+        // somebody has to deliver what fills it.
         let pid = format!("{}\n", std::process::id());
-        file.set_len(0)
-            .and_then(|()| file.write_all(pid.as_bytes()))
-            .map_err(|error| io_error("write", &path, error))?;
+        let _ = file.set_len(0).and_then(|()| file.write_all(pid.as_bytes()));
         Ok(Some(Lock { _file: file }))
     }
 
