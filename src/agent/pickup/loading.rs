@@ -30,10 +30,7 @@ impl PickupThread {
         let cursor = load.next.as_ref().map_or_else(Cursor::default, |(_, cursor)| *cursor);
         match self.spool.load(id, cursor, load.window) {
             Ok(loaded) => self.loaded(load, loaded),
-            Err(error) => {
-                self.not_loaded(id, &error);
-                dismissed(Vec::new())
-            }
+            Err(error) => dismissed(self.not_loaded(id, &error)),
         }
     }
 
@@ -101,20 +98,22 @@ impl PickupThread {
         }
     }
 
-    pub(super) fn not_loaded(&mut self, id: QueueId, error: &LoadError) {
+    /// Returns what is to be loaded in its place. The master must hear of that together with the end of this try: as long
+    /// as the ID is in its table, it loads nothing of that name.
+    pub(super) fn not_loaded(&mut self, id: QueueId, error: &LoadError) -> Vec<QueueId> {
         match error {
             LoadError::Gone => {}
             LoadError::Foreign(_) => {
                 let config = Arc::clone(&self.config);
                 let picked_up = self.pickup.take_foreign(id, Place::Active, &|uid| is_trusted(&config, uid));
-                let ids = self.log(picked_up).into_iter().collect();
-                self.reporter.send(Report::Queued(ids));
+                return self.log(picked_up).into_iter().collect();
             }
             LoadError::Io(error) => {
                 log::error!("{id}: the queue file cannot be read: {error}; tried again in a minute");
             }
             LoadError::Version(_) | LoadError::Corrupt(_) => self.set_aside(id, error),
         }
+        Vec::new()
     }
 
     pub(super) fn set_aside(&self, id: QueueId, error: &LoadError) {
