@@ -78,7 +78,8 @@ pub fn finish(
 /// Sets a message aside whose marks could not be written: nobody can tell from it any more who has got it.
 pub fn hold(spool: &Spool, id: QueueId, error: &io::Error) {
     let result = match spool.move_to(id, Place::Active, Place::Hold) {
-        Ok(_) => "it is in hold/ now".to_owned(),
+        Ok(true) => "it is in hold/ now".to_owned(),
+        Ok(false) => "somebody has moved or removed it meanwhile".to_owned(),
         Err(error) => format!("and it cannot be moved to hold/ either: {error}"),
     };
     log::error!(

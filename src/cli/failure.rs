@@ -61,7 +61,9 @@ impl From<ConfigError> for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let code = match &error {
-            OpenError::Spool(SpoolError::NoQueue(_) | SpoolError::Locked { .. }) => EX_UNAVAILABLE,
+            OpenError::Spool(
+                SpoolError::NoQueue(_) | SpoolError::Incomplete { .. } | SpoolError::Locked { .. },
+            ) => EX_UNAVAILABLE,
             OpenError::Spool(SpoolError::Unsafe { .. }) => EX_CONFIG,
             OpenError::Spool(SpoolError::Io { source, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied =>

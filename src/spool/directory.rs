@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::fifo::JobFifo;
 use crate::mail::QueueId;
+use crate::queue::job::IncomingName;
 
 /// The agent's control socket, beside the places.
 pub const SOCKET_NAME: &str = "agent.sock";
@@ -90,6 +91,17 @@ pub enum SpoolError {
     /// There is no queue.
     #[error("there is no mail queue in {}: \"lastmile agent\" makes one when it starts", .0.display())]
     NoQueue(PathBuf),
+    /// There is one, but a part of it was removed.
+    #[error(
+        "the mail queue {} has no {place}/: \"lastmile agent\" makes it when it is started again",
+        path.display()
+    )]
+    Incomplete {
+        /// The queue directory.
+        path: PathBuf,
+        /// What it lacks.
+        place: Place,
+    },
     /// Another process holds the lock.
     #[error("the queue {} is in use by another process{holder}: one agent per queue", path.display())]
     Locked {
@@ -99,6 +111,11 @@ pub enum SpoolError {
         holder: String,
     },
 }
+
+/// A directory of the queue was removed by somebody while it was open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}/ was removed while it was in use: the agent makes it again when it is restarted")]
+pub struct Gone(pub Place);
 
 /// An open directory of the queue.
 #[derive(Debug)]
@@ -163,7 +180,8 @@ impl Spool {
     pub(super) fn from_root(path: &Path, root: OwnedFd) -> Result<Self, SpoolError> {
         let open = |place: Place| match Directory::open(root.as_fd(), place.name()) {
             Ok(directory) => Ok(directory),
-            Err(Errno::NOENT) => Err(SpoolError::NoQueue(path.to_owned())),
+            Err(Errno::NOENT) if place == Place::Incoming => Err(SpoolError::NoQueue(path.to_owned())),
+            Err(Errno::NOENT) => Err(SpoolError::Incomplete { path: path.to_owned(), place }),
             Err(error) => Err(io_error("open", &path.join(place.name()), error)),
         };
         let [a, b, c, d, e, f] = Place::ALL.map(open);
@@ -212,19 +230,56 @@ impl Spool {
         match self.rename_new(from, id.as_str().as_ref(), to, id.as_str().as_ref()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.explained(to, error)),
         }
+    }
+
+    /// What the system said, or that a directory is gone, for which it has no words.
+    pub(super) fn explained(&self, place: Place, error: Errno) -> io::Error {
+        if self.is_gone(place) { io::Error::other(Gone(place)) } else { error.into() }
+    }
+
+    /// Whether somebody has removed a directory of the queue that we hold open: nothing can be put there any more, and
+    /// one that is made in its place is another.
+    pub fn is_gone(&self, place: Place) -> bool {
+        rustix::fs::fstat(self.at(place)).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     /// Removes a message and what `deferred/ID.log` says about it; `false` if it was not there. The log goes
     /// last: one without a message is found and removed at the next start, a message without its log would
     /// have lost its history.
     pub fn remove(&self, id: QueueId, place: Place) -> io::Result<bool> {
-        let was_there = self.unlink(place, id.as_str().as_ref())?;
+        let was_there = self.remove_any(place, id.as_str())?;
         if was_there {
             self.remove_log(id)?;
         }
         Ok(was_there)
+    }
+
+    /// Removes what lies in `incoming/` under a name; `false` if it was not there (any more). Whoever claims it at the
+    /// same time has it, or finds nothing.
+    pub fn remove_dropped(&self, name: &IncomingName) -> io::Result<bool> {
+        self.remove_any(Place::Incoming, name.as_str())
+    }
+
+    /// What somebody has dropped may be a directory. An empty one goes as a file does; nobody has asked for what lies
+    /// in another.
+    fn remove_any(&self, place: Place, name: &str) -> io::Result<bool> {
+        let removed = match rustix::fs::unlinkat(self.at(place), name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => match rustix::fs::unlinkat(self.at(place), name, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                    let what = "it is a directory with something in it, to be looked at and removed by hand";
+                    return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, what));
+                }
+                result => result,
+            },
+            result => result,
+        };
+        match removed {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes the control socket of an agent that stops; `false` if there was none. For whoever holds the lock.
@@ -288,10 +343,12 @@ impl Spool {
         Ok(File::from(fd))
     }
 
-    /// Renames without ever overwriting.
+    /// Renames without ever overwriting. ENOENT means that `old` is not there, never that `to` is gone: that is ESTALE.
     pub(super) fn rename_new(&self, from: Place, old: &OsStr, to: Place, new: &OsStr) -> Result<(), Errno> {
+        let target = to;
         let (from, to) = (self.at(from), self.at(to));
         match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+            Err(Errno::NOENT) if self.is_gone(target) => Err(Errno::STALE),
             // Some network file systems cannot do it in one step. Names are random and made by us alone, so
             // that looking first is nearly as good.
             Err(Errno::INVAL | Errno::NOSYS) => {

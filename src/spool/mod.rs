@@ -28,7 +28,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{Place, SOCKET_NAME, Spool, SpoolError};
+pub use directory::{Gone, Place, SOCKET_NAME, Spool, SpoolError};
 pub use examine::Examined;
 pub use fifo::{JOB_LINE_ATOMIC, JobFifo, JobWritten};
 pub use format::RECIPIENTS_MAX;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::copy::{Refused, begins_as_queue_file, claimed_name};
-use super::directory::{Place, Spool};
+use super::directory::{Gone, Place, Spool};
 use super::listing::{is_incoming_name, is_unfinished_name};
 use super::submit::{Draft, SubmitError, SubmitLimits};
 use crate::mail::{QueueId, Sender};
@@ -197,7 +197,8 @@ impl Pickup {
 
     fn not_claimed(&mut self, name: &OsStr, error: Errno) -> PickedUp {
         if error != Errno::NOENT && self.complain(name) {
-            return PickedUp::Stuck { name: name.to_owned(), error: error.into() };
+            let error = self.spool.explained(Place::Tmp, error);
+            return PickedUp::Stuck { name: name.to_owned(), error };
         }
         PickedUp::Gone
     }
@@ -205,6 +206,15 @@ impl Pickup {
     /// Forgets what was complained about: to be called now and then.
     pub fn forget_complaints(&mut self) {
         self.complained.clear();
+    }
+
+    /// Directories of the queue that somebody has removed while they are open here; once each. What is dropped into one
+    /// that was made in the place of `incoming/` is not seen.
+    pub fn lost_directories(&mut self) -> Vec<Gone> {
+        let mut gone: Vec<_> = Place::ALL.into_iter().filter(|&place| self.spool.is_gone(place)).collect();
+        // No name of a file has a slash in it.
+        gone.retain(|place| self.complain(format!("{place}/").as_ref()));
+        gone.into_iter().map(Gone).collect()
     }
 
     /// Whether a complaint about this name is new.
@@ -248,7 +258,7 @@ impl Pickup {
         match self.spool.rename_new(Place::Tmp, &claimed_name(id), place, id.as_str().as_ref()) {
             Ok(()) => PickedUp::SetAside { name: name.to_owned(), id, place, uid, reason },
             Err(error) if self.complain(&claimed_name(id)) => {
-                PickedUp::Stuck { name: claimed_name(id), error: error.into() }
+                PickedUp::Stuck { name: claimed_name(id), error: self.spool.explained(place, error) }
             }
             Err(_) => PickedUp::Gone,
         }

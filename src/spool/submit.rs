@@ -174,7 +174,7 @@ impl Spool {
         (to, new): (Place, &OsStr),
     ) -> Result<(), SubmitError> {
         self.rename_new(from, old, to, new)
-            .map_err(|error| self.io_failure("rename a message to", to, new, error))?;
+            .map_err(|error| self.io_failure("rename a message to", to, new, self.explained(to, error)))?;
         file.sync_all().and_then(|()| self.at(to).sync()).map_err(|error| {
             if self.rename_new(to, new, from, old).is_err() {
                 self.discard(to, new);

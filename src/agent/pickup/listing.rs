@@ -114,6 +114,7 @@ impl PickupThread {
         if self.incoming.is_none() {
             self.try_postponed();
             self.remove_stale_drafts();
+            self.pickup.lost_directories().iter().for_each(|gone| log::error!("{gone}"));
         }
         let names = match self.incoming.take().map_or_else(|| self.spool.names(Place::Incoming), Ok) {
             Ok(names) => names,

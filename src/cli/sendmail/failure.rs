@@ -94,7 +94,7 @@ impl From<BadMessage> for Failure {
 impl From<SpoolError> for Failure {
     fn from(error: SpoolError) -> Self {
         let code = match &error {
-            SpoolError::NoQueue(_) => Code::Unavailable,
+            SpoolError::NoQueue(_) | SpoolError::Incomplete { .. } => Code::Unavailable,
             SpoolError::Io { source, .. } => of_system(source, Code::Io),
             SpoolError::Unsafe { .. } => Code::Config,
             SpoolError::Locked { .. } => Code::Temporary,
