@@ -2,7 +2,8 @@
 //!
 //! - Owns: which answer a question gets.
 //! - Leaves to others: submissions, whose content is still on its way (`control_server`).
-//! - Always true: with a running agent no file is moved here; every answer ends with one last line.
+//! - Always true: with a running agent no message is moved here, and nothing removed but what nobody has claimed; every
+//!   answer ends with one last line.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -13,10 +14,12 @@ use super::listing::{self, Opened, RecipientLine};
 use super::permission::Caller;
 use super::protocol::{Done, Line, Outcome, Refusal, RefusalCode, Request, Selection};
 use crate::agent::control::{Action, Answer, Ask, Question, Status};
+use crate::agent::log::PICKUP;
 use crate::agent::report::{Report, Reporter};
 use crate::config::Config;
 use crate::mail::QueueId;
-use crate::spool::{LoadError, Place, QueueFile, Spool};
+use crate::queue::job::IncomingName;
+use crate::spool::{Examined, LoadError, Place, QueueFile, Spool};
 
 /// How long the master may take for an answer: it never waits for anything, so this is for a machine that is frozen.
 const MASTER_LIMIT: Duration = Duration::from_secs(30);
@@ -88,6 +91,8 @@ impl Executor<'_> {
             }
             Request::List {} => self.list(say),
             Request::Show { id, content } => self.show(*id, *content, say),
+            Request::ShowDropped { name, content } => self.show_dropped(name, *content, say),
+            Request::DeleteDropped { names } => self.delete_dropped(names, say),
             Request::Act { action, messages } => self.act(*action, messages, say),
             Request::Submit(_) => Err(no_agent("submit a message to").into()),
         }
@@ -159,16 +164,32 @@ impl Executor<'_> {
                 }
             }
             Opened::Other(examined, problem) => {
-                let name = id.to_string();
-                let listed = listing::of_other(place, name.as_ref(), &examined, problem);
-                tell(say, Line::Message(Box::new(listed)))?;
-                if let Some(file) = examined.file.filter(|_| content) {
-                    // No further than it was long when we looked.
-                    send_content(&mut file.take(examined.size), say, &failed)?;
-                }
+                show_other(place, id.as_str(), examined, problem, content, say, &failed)?;
             }
         }
         Ok(())
+    }
+
+    /// A file in `incoming/` by its name.
+    fn show_dropped(&self, name: &str, content: bool, say: Say<'_>) -> Result<(), Trouble> {
+        let name = incoming_name(name)?;
+        let failed = |error: &dyn std::fmt::Display| {
+            let text = format!("incoming/{name} cannot be read: {error}; nothing was changed");
+            Refusal::new(RefusalCode::Temporary, text)
+        };
+        let opened = listing::open(self.spool, Place::Incoming, name.as_str().as_ref());
+        match opened.map_err(|error| failed(&error))? {
+            Some(Opened::Other(examined, problem))
+                if self.caller.may_see(&format!("uid={}", examined.uid)) =>
+            {
+                show_other(Place::Incoming, name.as_str(), examined, problem, content, say, &failed)
+            }
+            _ => {
+                let whose = if self.caller.is_privileged() { "" } else { " of yours" };
+                let text = format!("there is no file incoming/{name}{whose} in the queue");
+                Err(Refusal::new(RefusalCode::NotFound, text).into())
+            }
+        }
     }
 
     /// A message that the caller may see, wherever it is.
@@ -203,6 +224,25 @@ impl Executor<'_> {
     }
 
     // ---- changing ----
+
+    /// Nobody has such a file in memory: it is unlinked before the pickup claims it, or not found.
+    fn delete_dropped(&self, names: &[String], say: Say<'_>) -> Result<(), Trouble> {
+        // All of them are names before anything is done.
+        let names = names.iter().map(|name| incoming_name(name)).collect::<Result<Vec<_>, _>>()?;
+        for name in names {
+            let (outcome, text) = match self.spool.remove_dropped(&name) {
+                Ok(true) => (Outcome::Done, Action::Delete.done(Some(Place::Incoming)).to_owned()),
+                Ok(false) => (Outcome::NotFound, "there is no such file (any more)".to_owned()),
+                Err(error) => (Outcome::Failed, format!("{error}; it stays where it is")),
+            };
+            if outcome == Outcome::Done {
+                log::info!(target: PICKUP, "incoming/{name}: {text}");
+            }
+            let name = Some(format!("incoming/{name}"));
+            tell(say, Line::Done(Done { id: None, name, action: Action::Delete, outcome, text }))?;
+        }
+        Ok(())
+    }
 
     fn act(&self, action: Action, messages: &Selection, say: Say<'_>) -> Result<(), Trouble> {
         let mut linger = LINGER;
@@ -239,7 +279,7 @@ impl Executor<'_> {
     }
 
     fn act_on(&self, id: QueueId, action: Action, linger: &mut Duration) -> Result<Done, Refusal> {
-        let done = |outcome, text: String| Done { id: Some(id), action, outcome, text };
+        let done = |outcome, text: String| Done { id: Some(id), name: None, action, outcome, text };
         let acted = match self.hands {
             Hands::Ours => action.carry_out(self.spool, id),
             Hands::Agent(_) => match self.spool.find(id) {
@@ -313,6 +353,30 @@ fn tell(say: Say<'_>, line: Line) -> Result<(), Trouble> {
     say(line).map_err(Trouble::Listener)
 }
 
+fn incoming_name(name: &str) -> Result<IncomingName, Refusal> {
+    let text = "a file in incoming/ has a name of 1 to 64 of A-Z a-z 0-9 . _ - with no dot in front; nothing was changed";
+    IncomingName::new(name).ok_or_else(|| Refusal::new(RefusalCode::BadRequest, text))
+}
+
+/// What is no message of ours: as much of it as anybody can say.
+fn show_other(
+    place: Place,
+    name: &str,
+    examined: Examined,
+    problem: Option<String>,
+    content: bool,
+    say: Say<'_>,
+    failed: &dyn Fn(&dyn std::fmt::Display) -> Refusal,
+) -> Result<(), Trouble> {
+    let listed = listing::of_other(place, name.as_ref(), &examined, problem);
+    tell(say, Line::Message(Box::new(listed)))?;
+    match examined.file.filter(|_| content) {
+        // No further than it was long when we looked.
+        Some(file) => send_content(&mut file.take(examined.size), say, failed),
+        None => Ok(()),
+    }
+}
+
 fn send_content(
     content: &mut dyn Read,
     say: Say<'_>,
@@ -331,7 +395,7 @@ fn send_content(
 
 fn flushing() -> Done {
     let text = "everything deferred is tried now".to_owned();
-    Done { id: None, action: Action::Flush, outcome: Outcome::Done, text }
+    Done { id: None, name: None, action: Action::Flush, outcome: Outcome::Done, text }
 }
 
 fn unreadable(place: Place, error: &io::Error) -> Refusal {

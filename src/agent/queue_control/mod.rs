@@ -18,6 +18,8 @@
 //! | `{"ask":"show","id":"ID","content":true}` | `message`, `recipient`s, `attempt`s, `content`s |
 //! | `{"ask":"act","action":"hold","messages":["ID",…]}` | one `done` for each; also flush, release, delete, requeue |
 //! | `{"ask":"act","action":"delete","messages":"ALL"}` | one `done` for each; flush: one for all |
+//! | `{"ask":"show_dropped","name":"NAME","content":true}` | `message`, `content`: a file in `incoming/` |
+//! | `{"ask":"delete_dropped","names":["NAME",…]}` | one `done` for each |
 //! | `{"ask":"submit","sender":"a@x","recipients":[{"address":"b@y"}]}` | `queued`, once the message is on disk |
 //!
 //! Content, either way, is any number of lines `{"content":{"octets":N}}`, each followed by N octets; with N = 0 it

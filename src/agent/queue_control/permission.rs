@@ -6,6 +6,7 @@
 //!   envelope, which nobody but the agent writes.
 
 use super::protocol::{Refusal, RefusalCode, Request};
+use crate::agent::control::Action;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,20 +48,25 @@ impl Caller {
 
     /// Whether the question may be asked at all. `list` and `show` then tell only what [`Caller::may_see`] allows.
     pub fn may_ask(self, request: &Request) -> Result<(), Refusal> {
-        match request {
-            Request::Act { action, .. } if !self.is_privileged => Err(Refusal::new(
-                RefusalCode::NotPermitted,
-                format!(
-                    "uid {} may not {action} messages: root and the agent's user may; nothing was changed",
-                    self.uid
-                ),
-            )),
+        let action = match request {
+            Request::Act { action, .. } => *action,
+            Request::DeleteDropped { .. } => Action::Delete,
             Request::Status {}
             | Request::List {}
             | Request::Show { .. }
-            | Request::Act { .. }
-            | Request::Submit(_) => Ok(()),
+            | Request::ShowDropped { .. }
+            | Request::Submit(_) => return Ok(()),
+        };
+        if self.is_privileged {
+            return Ok(());
         }
+        Err(Refusal::new(
+            RefusalCode::NotPermitted,
+            format!(
+                "uid {} may not {action} messages: root and the agent's user may; nothing was changed",
+                self.uid
+            ),
+        ))
     }
 }
 
@@ -68,7 +74,6 @@ impl Caller {
 mod tests {
     use super::super::protocol::Selection;
     use super::*;
-    use crate::agent::control::Action;
 
     #[test]
     fn everybody_sees_their_own_and_privileged_callers_everything() {
@@ -94,6 +99,9 @@ mod tests {
         for request in [Request::Status {}, Request::List {}, show] {
             assert_eq!(Caller::new(1000, 25).may_ask(&request), Ok(()));
         }
+        let dropped = Request::DeleteDropped { names: vec!["a".into()] };
+        assert_eq!(Caller::new(1000, 25).may_ask(&dropped).unwrap_err().code, RefusalCode::NotPermitted);
+        assert_eq!(Caller::new(25, 25).may_ask(&dropped), Ok(()));
         for action in Action::ALL {
             for messages in [Selection::ALL, Selection::These(Vec::new())] {
                 let request = Request::Act { action, messages };

@@ -28,6 +28,19 @@ pub enum Request {
         #[serde(default)]
         content: bool,
     },
+    /// A file in `incoming/` that is no message yet: it has a name, and no ID.
+    ShowDropped {
+        /// Which.
+        name: String,
+        /// Also what it says.
+        #[serde(default)]
+        content: bool,
+    },
+    /// Such files are to be removed.
+    DeleteDropped {
+        /// Which.
+        names: Vec<String>,
+    },
     /// Something is to be done with messages.
     Act {
         /// What.
@@ -161,6 +174,9 @@ pub struct Done {
     /// On which message; `None`: on all of them at once.
     #[serde(default)]
     pub id: Option<QueueId>,
+    /// Or on which file in `incoming/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// What was to be done.
     pub action: Action,
     /// Whether it was.
@@ -252,6 +268,14 @@ mod tests {
                     action: Action::Hold,
                     messages: Selection::These(vec!["A1".parse().unwrap(), "B2".parse().unwrap()]),
                 },
+            ),
+            (
+                r#"{"ask":"show_dropped","name":"a.b"}"#,
+                Request::ShowDropped { name: "a.b".into(), content: false },
+            ),
+            (
+                r#"{"ask":"delete_dropped","names":["a.b"]}"#,
+                Request::DeleteDropped { names: vec!["a.b".into()] },
             ),
             (
                 r#"{"ask":"act","action":"delete","messages":"ALL"}"#,

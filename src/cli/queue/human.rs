@@ -201,7 +201,8 @@ fn write_attempt(out: &mut dyn Write, reply: &LoggedReply) -> io::Result<()> {
 
 /// What became of one message; what was in vain says so in front.
 pub(super) fn write_done(out: &mut dyn Write, done: &Done) -> io::Result<()> {
-    let id = done.id.map_or_else(String::new, |id| format!("{id}: "));
+    let what = done.id.map(|id| id.to_string()).or_else(|| done.name.as_deref().map(safe));
+    let id = what.map_or_else(String::new, |what| format!("{what}: "));
     let failed =
         if done.outcome == Outcome::Failed { format!("{} failed: ", done.action) } else { String::new() };
     writeln!(out, "{id}{failed}{}", safe(&done.text))

@@ -17,6 +17,7 @@ use crate::agent::control::Action;
 use crate::agent::queue_control::{Done, Line, Outcome, Request, Selection};
 use crate::config::{Config, Sources};
 use crate::mail::QueueId;
+use crate::queue::job::IncomingName;
 
 use access::Access;
 
@@ -46,8 +47,9 @@ enum Command {
     List(Listing),
     /// Show one message: its envelope, each recipient, and every attempt with the server's reply
     Show {
-        /// The message's queue ID
-        id: QueueId,
+        /// The message's queue ID; or incoming/NAME, for a file that has none yet
+        #[arg(value_name = "ID|incoming/NAME")]
+        message: Target,
         /// Also print the message itself
         #[arg(long, conflicts_with = "json")]
         content: bool,
@@ -67,6 +69,10 @@ enum Command {
     /// Let held messages go on, at once
     Release(Named),
     /// Remove messages; nobody is told, and nothing is left of them
+    #[command(
+        after_help = "A file that waits in incoming/ has no ID yet: it is named as incoming/NAME. ALL does not \
+                            mean those: their job lines may be on the way."
+    )]
     Delete(Named),
     /// Try messages at once, whatever they wait for: deferred, held or corrupt
     #[command(after_help = "ALL means deferred and held messages; a corrupt one has to be named.")]
@@ -99,17 +105,27 @@ struct Named {
 }
 
 /// A message on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     All,
     Message(QueueId),
+    /// A file in `incoming/`.
+    Dropped(String),
 }
 
 impl std::str::FromStr for Target {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "ALL" { Ok(Self::All) } else { text.parse().map(Self::Message) }
+        match (text, text.strip_prefix("incoming/")) {
+            ("ALL", _) => Ok(Self::All),
+            (_, Some(name)) => {
+                let name =
+                    IncomingName::new(name).ok_or("this is no name of a finished file in incoming/")?;
+                Ok(Self::Dropped(name.to_string()))
+            }
+            (_, None) => text.parse().map(Self::Message),
+        }
     }
 }
 
@@ -117,17 +133,15 @@ impl std::str::FromStr for Target {
 pub fn run(options: Options) -> ExitCode {
     let result = match options.command {
         Command::List(Listing { common }) => list(&common.configured.sources(), common.json),
-        Command::Show { id, content, common } => {
-            with(&common.configured.sources(), |access, out| show(access, out, id, content, common.json))
-        }
+        Command::Show { message, content, common } => show(&message, content, common),
         Command::Flush { messages, common } if messages.is_empty() => {
-            act(Action::Flush, &[Target::All], common)
+            act(Action::Flush, vec![Target::All], common)
         }
-        Command::Flush { messages, common } => act(Action::Flush, &messages, common),
-        Command::Hold(Named { messages, common }) => act(Action::Hold, &messages, common),
-        Command::Release(Named { messages, common }) => act(Action::Release, &messages, common),
-        Command::Delete(Named { messages, common }) => act(Action::Delete, &messages, common),
-        Command::Requeue(Named { messages, common }) => act(Action::Requeue, &messages, common),
+        Command::Flush { messages, common } => act(Action::Flush, messages, common),
+        Command::Hold(Named { messages, common }) => act(Action::Hold, messages, common),
+        Command::Release(Named { messages, common }) => act(Action::Release, messages, common),
+        Command::Delete(Named { messages, common }) => act(Action::Delete, messages, common),
+        Command::Requeue(Named { messages, common }) => act(Action::Requeue, messages, common),
     };
     result.map_or_else(|failure| failure.tell("lastmile queue"), |()| ExitCode::SUCCESS)
 }
@@ -178,23 +192,33 @@ fn list(sources: &Sources, json: bool) -> Result<(), Failure> {
     })
 }
 
-fn show(access: &mut Access, out: &mut Out, id: QueueId, content: bool, json: bool) -> Result<(), Failure> {
-    let mut shown = human::Shown::default();
-    access.ask(&Request::Show { id, content }, &mut |line| {
-        if json { write_json(out, &line) } else { shown.write(out, &line) }
+fn show(target: &Target, content: bool, common: Common) -> Result<(), Failure> {
+    let request = match target {
+        Target::Message(id) => Request::Show { id: *id, content },
+        Target::Dropped(name) => Request::ShowDropped { name: name.clone(), content },
+        Target::All => return Err(Failure::new(EX_USAGE, "one message can be shown at a time")),
+    };
+    let json = common.json;
+    with(&common.configured.sources(), |access, out| {
+        let mut shown = human::Shown::default();
+        access.ask(&request, &mut |line| {
+            if json { write_json(out, &line) } else { shown.write(out, &line) }
+        })
     })
 }
 
-fn act(action: Action, targets: &[Target], common: Common) -> Result<(), Failure> {
-    let messages = selection(targets)?;
+fn act(action: Action, targets: Vec<Target>, common: Common) -> Result<(), Failure> {
+    let requests = requests(action, targets)?;
     with(&common.configured.sources(), |access, out| {
         let (mut worst, mut count) = (0, 0_u64);
-        access.ask(&Request::Act { action, messages }, &mut |line| {
-            let Line::Done(done) = line else { return Ok(()) };
-            worst = worst.max(code_of(&done));
-            count += 1;
-            if common.json { write_json(out, &done) } else { human::write_done(out, &done) }
-        })?;
+        for request in &requests {
+            access.ask(request, &mut |line| {
+                let Line::Done(done) = line else { return Ok(()) };
+                worst = worst.max(code_of(&done));
+                count += 1;
+                if common.json { write_json(out, &done) } else { human::write_done(out, &done) }
+            })?;
+        }
         if count == 0 && !common.json {
             writeln!(out, "nothing to {action}").map_err(|error| unwritable(&error))?;
         }
@@ -202,19 +226,34 @@ fn act(action: Action, targets: &[Target], common: Common) -> Result<(), Failure
     })
 }
 
-fn selection(targets: &[Target]) -> Result<Selection, Failure> {
-    let ids: Vec<QueueId> = targets
-        .iter()
-        .filter_map(|target| match target {
-            Target::All => None,
-            Target::Message(id) => Some(*id),
-        })
-        .collect();
-    match (ids.len(), targets.len()) {
-        (0, _) => Ok(Selection::ALL),
-        (some, all) if some == all => Ok(Selection::These(ids)),
-        _ => Err(Failure::new(EX_USAGE, "name messages, or ALL, but not both; nothing was changed")),
+/// What to ask: about messages, and about files in `incoming/`, which have no ID.
+fn requests(action: Action, targets: Vec<Target>) -> Result<Vec<Request>, Failure> {
+    let refused = |text| Err(Failure::new(EX_USAGE, format!("{text}; nothing was changed")));
+    let (mut all, mut ids, mut names) = (false, Vec::new(), Vec::new());
+    for target in targets {
+        match target {
+            Target::All => all = true,
+            Target::Message(id) => ids.push(id),
+            Target::Dropped(name) => names.push(name),
+        }
     }
+    if all && !(ids.is_empty() && names.is_empty()) {
+        return refused("name messages, or ALL, but not both");
+    }
+    if action != Action::Delete && !names.is_empty() {
+        return refused("a file in incoming/ can be shown and deleted only: it is no message yet");
+    }
+    let mut requests = Vec::new();
+    if all {
+        requests.push(Request::Act { action, messages: Selection::ALL });
+    }
+    if !ids.is_empty() {
+        requests.push(Request::Act { action, messages: Selection::These(ids) });
+    }
+    if !names.is_empty() {
+        requests.push(Request::DeleteDropped { names });
+    }
+    Ok(requests)
 }
 
 /// A system that refuses weighs more than a message that is gone.
@@ -232,12 +271,23 @@ mod tests {
 
     #[test]
     fn all_is_a_word_of_its_own_and_never_mixed() {
-        let targets =
-            |words: &str| words.split(' ').map(|word| word.parse().unwrap()).collect::<Vec<Target>>();
-        assert_eq!(selection(&targets("ALL")).unwrap(), Selection::ALL);
-        let these = vec!["A1".parse().unwrap(), "all".parse().unwrap()];
-        assert_eq!(selection(&targets("A1 all")).unwrap(), Selection::These(these));
-        assert!(selection(&targets("A1 ALL")).is_err());
-        assert!("../x".parse::<Target>().is_err());
+        let ask = |action, words: &str| {
+            requests(action, words.split(' ').map(|word| word.parse().unwrap()).collect()).ok()
+        };
+        let act = |messages| Request::Act { action: Action::Delete, messages };
+        let delete = |words| ask(Action::Delete, words);
+        assert_eq!(delete("ALL"), Some(vec![act(Selection::ALL)]));
+        let these = act(Selection::These(vec!["A1".parse().unwrap(), "all".parse().unwrap()]));
+        assert_eq!(delete("A1 all"), Some(vec![these.clone()]));
+        let dropped = Request::DeleteDropped { names: vec!["a.b".into()] };
+        assert_eq!(delete("A1 incoming/a.b all"), Some(vec![these, dropped]));
+        for (action, words) in
+            [(Action::Delete, "A1 ALL"), (Action::Delete, "ALL incoming/x"), (Action::Hold, "incoming/x")]
+        {
+            assert_eq!(ask(action, words), None, "{words}");
+        }
+        for bad in ["../x", "incoming/", "incoming/.x", "incoming/../x", "corrupt/A1", "incoming/a/b"] {
+            assert!(bad.parse::<Target>().is_err(), "{bad}");
+        }
     }
 }
