@@ -213,20 +213,43 @@ impl Site {
     /// Starts an agent and waits until it has told its service manager that it is ready.
     #[track_caller]
     pub fn start_agent(&self) -> Agent {
-        let mut agent = self.begin_agent();
-        wait_or_show("READY=1 from the agent", SOON, || self.log(), || agent.is_ready());
-        agent
+        self.start_agent_by(self.agent_command())
     }
 
     /// Starts an agent and waits for nothing.
     #[track_caller]
     pub fn begin_agent(&self) -> Agent {
+        self.begin_agent_by(self.agent_command())
+    }
+
+    /// As [`Site::start_agent`], with the log through a pipe: a limit to the size of files does not reach it there.
+    #[track_caller]
+    pub fn start_agent_with_piped_log(&self) -> (Agent, Process) {
+        let log = OpenOptions::new().append(true).create(true).open(self.path().join("agent.log")).unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut cat = Command::new("cat");
+        let cat = Process::start("the log's writer", cat.stdin(reader).stdout(log));
+        let mut command = self.agent_command();
+        command.stderr(writer);
+        (self.start_agent_by(command), cat)
+    }
+
+    #[track_caller]
+    fn start_agent_by(&self, command: Command) -> Agent {
+        let mut agent = self.begin_agent_by(command);
+        wait_or_show("READY=1 from the agent", SOON, || self.log(), || agent.is_ready());
+        agent
+    }
+
+    /// A pipe that the command holds would keep its reader waiting: so it goes here.
+    #[track_caller]
+    fn begin_agent_by(&self, mut command: Command) -> Agent {
         let socket = self.path().join("notify");
         // Left over from the agent before.
         let _ = fs::remove_file(&socket);
         let manager = UnixDatagram::bind(&socket).unwrap();
         manager.set_nonblocking(true).unwrap();
-        let process = Process::start("the agent", self.agent_command().env("NOTIFY_SOCKET", &socket));
+        let process = Process::start("the agent", command.env("NOTIFY_SOCKET", &socket));
         Agent { process, manager }
     }
 
@@ -268,6 +291,16 @@ impl Agent {
     /// The process ID.
     pub fn pid(&self) -> Pid {
         self.process.pid()
+    }
+
+    /// The time that it has computed so far, in all of its threads.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name, in parentheses, may hold anything; utime and stime are the 14th and 15th word (proc(5)), in
+        // hundredths of a second.
+        let words: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = words[11..13].iter().map(|word| word.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * ticks)
     }
 
     /// Sends a signal.
