@@ -114,6 +114,12 @@ impl Spool {
         let modified = system_time(stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
         Some(Fingerprint { device: stat.st_dev, inode: stat.st_ino, size: stat.st_size, modified })
     }
+
+    /// Who owns what has this name in `incoming/`; `None` if nothing has it. Nothing is opened for it.
+    pub fn owner_of(&self, name: &OsStr) -> Option<u32> {
+        let stat = rustix::fs::statat(self.at(Place::Incoming), name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(stat.st_uid)
+    }
 }
 
 /// Whether a name in `incoming/` is one that software may give to a finished message.

@@ -18,8 +18,10 @@ use crate::spool::{Draft, Entry, Names, Peek, PickedUp, Place, Taken};
 
 /// Names in one part of a listing.
 const NAMES_AT_ONCE: usize = 256;
-/// Dropped files looked at in one go, before other errands get their turn.
+/// Dropped files taken in one go, before other errands get their turn.
 const PICKED_UP_AT_ONCE: usize = 64;
+/// As many names are looked at as are in so many pieces of that size, where most are not to be taken.
+const PIECES_AT_ONCE: usize = 16;
 /// Time between two tries of what could not be queued.
 const POSTPONED_INTERVAL: Duration = Duration::from_secs(55);
 /// Time between two searches for what writers have left unfinished.
@@ -123,28 +125,56 @@ impl PickupThread {
                 return self.reporter.send(Report::PickedUp(Found { ids: Vec::new(), is_last: Some(true) }));
             }
         };
-        let (chunk, rest) = take_some(names, PICKED_UP_AT_ONCE);
-        let config = Arc::clone(&self.config);
-        let trusted = |uid| is_trusted(&config, uid);
-        let mut ids = Vec::new();
-        for entry in chunk.into_iter().filter(|entry| self.postponed.may_try(&entry.name)).collect::<Vec<_>>()
-        {
-            match self.pickup.peek(&entry.name) {
-                // A bare message waits for its job line.
-                Ok(Peek::Bare | Peek::Nothing) => {}
-                Ok(Peek::QueueFile | Peek::Unusable) => {
-                    let picked_up = self.pickup.take_queue_file(&entry.name, &trusted);
-                    ids.extend(self.log(picked_up));
+        let (ids, rest) = self.pick_up_some(names);
+        // Another round, from the start, goes on as the same listing.
+        let is_last = rest.is_none() && !self.turns.end_round();
+        self.incoming = rest;
+        self.reporter.send(Report::PickedUp(Found { ids, is_last: Some(is_last) }));
+    }
+
+    /// Takes files until it is the turn of other errands; what is left of the listing, if anything is.
+    fn pick_up_some(&mut self, mut names: Names) -> (Vec<QueueId>, Option<Names>) {
+        let (mut ids, mut taken) = (Vec::new(), 0);
+        for _ in 0..PIECES_AT_ONCE {
+            let (piece, rest) = take_some(names, PICKED_UP_AT_ONCE);
+            for entry in piece {
+                // Gone since; or it is not its turn, which is found out without opening it.
+                let owner = self.spool.owner_of(&entry.name);
+                let Some(uid) = owner.filter(|&uid| self.turns.may_take(uid)) else { continue };
+                let Some(picked_up) = self.pick_up_one(&entry.name) else { continue };
+                if !matches!(picked_up, PickedUp::Gone | PickedUp::Stuck { .. }) {
+                    self.turns.took(uid);
+                    taken += 1;
                 }
-                Err(error) if self.pickup.complain(&entry.name) => {
-                    log::error!("incoming/{} cannot be read: {error}; it stays", entry.name.display());
-                }
-                Err(_) => {}
+                ids.extend(self.log(picked_up));
+            }
+            match rest {
+                Some(rest) if taken < PICKED_UP_AT_ONCE => names = rest,
+                rest => return (ids, rest),
             }
         }
-        self.incoming = rest;
-        let is_last = Some(self.incoming.is_none());
-        self.reporter.send(Report::PickedUp(Found { ids, is_last }));
+        (ids, Some(names))
+    }
+
+    /// `None` if the file is to stay as it is.
+    fn pick_up_one(&mut self, name: &OsStr) -> Option<PickedUp> {
+        if !self.postponed.may_try(name) {
+            return None;
+        }
+        match self.pickup.peek(name) {
+            // A bare message waits for its job line.
+            Ok(Peek::Bare | Peek::Nothing) => None,
+            Ok(Peek::QueueFile | Peek::Unusable) => {
+                let config = Arc::clone(&self.config);
+                Some(self.pickup.take_queue_file(name, &|uid| is_trusted(&config, uid)))
+            }
+            Err(error) => {
+                if self.pickup.complain(name) {
+                    log::error!("incoming/{} cannot be read: {error}; it stays", name.display());
+                }
+                None
+            }
+        }
     }
 
     /// Takes a file that a job line names.

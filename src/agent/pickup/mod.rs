@@ -1,6 +1,7 @@
 //! The thread that lists, loads and picks up for the master, who never touches the disk.
 //!
-//! - Owns: listings that keep their place, the order of claims and loads, moves that an administrator asks for.
+//! - Owns: listings that keep their place, turns between users, the order of claims and loads, moves that an
+//!   administrator asks for.
 //! - Leaves to others: what may be loaded now (`master`), how a file is claimed and read (`spool`).
 //! - Always true: it answers every errand, in order; how many are under way is the master's to bound.
 
@@ -8,6 +9,7 @@ mod listing;
 mod loading;
 mod postponed;
 mod settling;
+mod turns;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::mail::{Outcome, QueueId, Reason};
 use crate::queue::job::IncomingName;
 use crate::spool::{Cursor, Draft, Names, Pickup, Place, Spool, SubmitLimits};
 use postponed::Postponed;
+use turns::Turns;
 
 /// What the master wants done.
 #[derive(Debug)]
@@ -105,6 +108,7 @@ pub struct PickupThread {
     active: Option<Names>,
     deferred: Option<Names>,
     incoming: Option<Names>,
+    turns: Turns,
     stale_looked_for: SystemTime,
     postponed: Postponed,
     postponed_tried: Instant,
@@ -125,6 +129,7 @@ impl PickupThread {
             active: None,
             deferred: None,
             incoming: None,
+            turns: Turns::default(),
             stale_looked_for: SystemTime::UNIX_EPOCH,
             postponed: Postponed::default(),
             postponed_tried: Instant::now(),
