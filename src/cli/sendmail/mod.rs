@@ -70,11 +70,11 @@ fn queue(args: &[OsString], sources: &Sources) -> Result<(), Failure> {
     let mut recipients = Recipients::new(&config, &options);
     recipients.add_arguments(&options.recipients)?;
 
-    spool::survive_file_size_limit().map_err(|error| system(&error))?;
+    spool::survive_file_size_limit().map_err(|error| system("SIGXFSZ cannot be ignored", &error))?;
     let spool = open_as_owner(&config.queue_directory)?;
     check_nexthop(&options, &caller, &config, &spool)?;
 
-    let stdin = Stdin::open().map_err(|error| system(&error))?;
+    let stdin = Stdin::open().map_err(|error| system("standard input cannot be taken over", &error))?;
     let stopped = stdin.stopped();
     let input = Input::new(BufReader::with_capacity(PIECE, stdin), !options.dots_are_content);
     let submission = Submission { options, config: &config, caller: &caller, sender, spool: &spool };
@@ -94,8 +94,8 @@ fn die_as_told(stopped: &Stopped) {
     }
 }
 
-fn system(error: &io::Error) -> Failure {
-    Failure::new(Code::System, format!("the message was not queued: {error}"))
+fn system(what: &str, error: &io::Error) -> Failure {
+    Failure::new(Code::System, format!("the message was not queued: {what}: {error}"))
 }
 
 /// The envelope sender: `-f`, or the caller.
