@@ -5,6 +5,7 @@
 //! - Always true: who asks is what the kernel says (SO_PEERCRED). A connection has a thread of its own, so that a slow
 //!   or hostile client blocks only itself; nobody can take so many that root and the agent's user find none.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
 use super::log::PICKUP;
@@ -26,6 +28,8 @@ use super::report::{Report, Reporter};
 use crate::mail::QueueId;
 use crate::spool::{SOCKET_NAME, Spool};
 
+/// As nice(1) counts.
+const LOWEST_PRIORITY: i32 = 19;
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
 /// Those of them that anybody may have.
@@ -40,6 +44,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(300);
 const CONTENT_LIMIT: Duration = Duration::from_secs(600);
 /// How long one question may take from its first octet to its answer's last.
 const WHOLE_LIMIT: Duration = Duration::from_secs(3600);
+/// How long the search for the next line of an answer may take: a client of ours waits no longer for one.
+const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 /// How long we rest when no connection can be taken, for want of descriptors, say.
 const ACCEPT_REST: Duration = Duration::from_secs(1);
 
@@ -126,6 +132,20 @@ impl Shared {
         if let Err(error) = thread.spawn(move || connection.serve(&stream)) {
             log::warn!("a connection to the control socket cannot be served: {error}");
         }
+    }
+}
+
+/// Whether the other end is closed. One that has only ended its questions may still read.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    let mut ends = [PollFd::new(stream, PollFlags::empty())];
+    poll(&mut ends, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// From now on everything else on this machine goes before this thread. To find what is a user's own, each message of
+/// the queue has to be opened, and a user may ask for that all day.
+fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, LOWEST_PRIORITY) {
+        log::debug!("a question of an unprivileged user is answered at normal priority: {error}");
     }
 }
 
@@ -243,12 +263,26 @@ impl Connection {
                 Err(refusal) => write_line(writer, &Line::Refused(refusal)).map(|()| Next::Close),
             };
         }
-        executor.answer(&request, &mut |line| {
+        if matches!(request, Request::List {}) && !self.caller.is_privileged() {
+            step_back();
+        }
+        let (stream, said) = (*reader.get_ref(), Cell::new(Instant::now()));
+        let wanted = || {
             if deadline < Instant::now() {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer was not read in time"));
             }
-            write_line(writer, &line)
-        })?;
+            if said.get().elapsed() > SILENCE_LIMIT || has_hung_up(stream) {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "nobody waits for the answer"));
+            }
+            Ok(())
+        };
+        let mut say = |line| {
+            wanted()?;
+            write_line(writer, &line)?;
+            said.set(Instant::now());
+            Ok(())
+        };
+        executor.answer(&request, &mut say, &wanted)?;
         Ok(Next::Question)
     }
 
@@ -315,6 +349,18 @@ mod tests {
             connections.leave(Caller::new(1001, AGENT));
             assert_eq!((connections.all, connections.unprivileged, connections.by_user.len()), (0, 0, 0));
         }
+    }
+
+    #[test]
+    fn whoever_has_closed_does_not_wait_any_more() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert!(!has_hung_up(&ours));
+        (&theirs).write_all(b"another question").unwrap();
+        assert!(!has_hung_up(&ours));
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!has_hung_up(&ours), "it may still read");
+        drop(theirs);
+        assert!(has_hung_up(&ours));
     }
 
     #[test]

@@ -67,15 +67,19 @@ pub struct Executor<'a> {
 
 /// Takes the lines of an answer.
 type Say<'a> = &'a mut dyn FnMut(Line) -> io::Result<()>;
+/// Fails as soon as nobody waits for the rest of an answer. It is asked for each message that is looked at: a user who
+/// owns none of a million gets no line at which that would show.
+type Wanted<'a> = &'a dyn Fn() -> io::Result<()>;
 
 impl Executor<'_> {
-    /// Answers a question, to its last line. An error means that nobody listens any more.
-    pub fn answer(&self, request: &Request, say: Say<'_>) -> io::Result<()> {
+    /// Answers a question, to its last line. An error means that nobody listens any more; `wanted` tells so before
+    /// there is a line to say.
+    pub fn answer(&self, request: &Request, say: Say<'_>, wanted: Wanted<'_>) -> io::Result<()> {
         let result = self
             .caller
             .may_ask(request)
             .map_err(Trouble::from)
-            .and_then(|()| self.answer_permitted(request, say));
+            .and_then(|()| self.answer_permitted(request, say, wanted));
         match result {
             Ok(()) => say(Line::End {}),
             Err(Trouble::Refused(refusal)) => say(Line::Refused(refusal)),
@@ -83,13 +87,13 @@ impl Executor<'_> {
         }
     }
 
-    fn answer_permitted(&self, request: &Request, say: Say<'_>) -> Result<(), Trouble> {
+    fn answer_permitted(&self, request: &Request, say: Say<'_>, wanted: Wanted<'_>) -> Result<(), Trouble> {
         match request {
             Request::Status {} => {
                 let status = self.status()?;
                 tell(say, Line::Status(Box::new(status)))
             }
-            Request::List {} => self.list(say),
+            Request::List {} => self.list(say, wanted),
             Request::Show { id, content } => self.show(*id, *content, say),
             Request::ShowDropped { name, content } => self.show_dropped(name, *content, say),
             Request::DeleteDropped { names } => self.delete_dropped(names, say),
@@ -132,9 +136,10 @@ impl Executor<'_> {
     // ---- looking ----
 
     /// Every message once, but for those that move while the list is made: they may be in it twice, or not at all.
-    fn list(&self, say: Say<'_>) -> Result<(), Trouble> {
+    fn list(&self, say: Say<'_>, wanted: Wanted<'_>) -> Result<(), Trouble> {
         for place in [Place::Incoming, Place::Active, Place::Deferred, Place::Hold, Place::Corrupt] {
             for entry in self.spool.names(place).map_err(|error| unreadable(place, &error))? {
+                wanted().map_err(Trouble::Listener)?;
                 let entry = entry.map_err(|error| unreadable(place, &error))?;
                 let listed = listing::entry(self.spool, self.caller, place, &entry)
                     .map_err(|error| unreadable(place, &error))?;
@@ -409,4 +414,42 @@ fn no_agent(what: &str) -> Refusal {
 
 fn odd_answer() -> Refusal {
     Refusal::new(RefusalCode::Temporary, "the agent gave an answer to another question; try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::mail::Recipient;
+    use crate::spool::{Draft, SubmitLimits};
+
+    #[test]
+    fn a_list_that_nobody_waits_for_ends_among_messages_of_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _lock) = Spool::prepare(directory.path(), None).unwrap();
+        for _ in 0..10 {
+            let recipients = vec![Recipient::new(0, "b@example.org".parse().unwrap())];
+            let draft = Draft { recipients, origin: "uid=1000".to_owned(), ..Draft::default() };
+            spool.submit(draft, &mut &b"Subject: x\r\n\r\n"[..], &SubmitLimits::default()).unwrap();
+        }
+        let answer = |uid, looks: usize| {
+            let (left, mut lines) = (Cell::new(looks), 0);
+            let executor = Executor { spool: &spool, hands: &Hands::Ours, caller: Caller::new(uid, 25) };
+            let mut say = |_| {
+                lines += 1;
+                Ok(())
+            };
+            let wanted = || match left.replace(left.get().saturating_sub(1)) {
+                0 => Err(io::ErrorKind::ConnectionAborted.into()),
+                _ => Ok(()),
+            };
+            let result = executor.answer(&Request::List {}, &mut say, &wanted);
+            (result.is_ok(), lines)
+        };
+        assert_eq!(answer(1000, 10), (true, 11));
+        assert_eq!(answer(1001, 10), (true, 1));
+        assert_eq!(answer(1001, 9), (false, 0));
+        assert_eq!(answer(1000, 3), (false, 3));
+    }
 }

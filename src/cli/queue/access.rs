@@ -70,14 +70,16 @@ impl Access {
             Self::Ours { spool, caller, .. } => {
                 let executor = Executor { spool, hands: &Hands::Ours, caller: *caller };
                 let mut refused = None;
-                let result = executor.answer(request, &mut |line| match line {
+                let mut say = |line| match line {
                     Line::End {} => Ok(()),
                     Line::Refused(refusal) => {
                         refused = Some(refusal);
                         Ok(())
                     }
                     line => each(line),
-                });
+                };
+                // Whoever does not want to wait ends this process.
+                let result = executor.answer(request, &mut say, &|| Ok(()));
                 result.map_err(ClientError::Output)?;
                 refused.map_or(Ok(()), |refusal| Err(ClientError::Refused(refusal).into()))
             }
