@@ -14,7 +14,7 @@ use crate::agent::recorder::logged;
 use crate::agent::report::Report;
 use crate::mail::{Address, QueueId, Recipient, Sender};
 use crate::queue::job::IncomingName;
-use crate::spool::{Draft, Entry, Names, Peek, PickedUp, Place, Taken};
+use crate::spool::{Draft, Entry, Fingerprint, Names, Peek, PickedUp, Place, Taken};
 
 /// Names in one part of a listing.
 const NAMES_AT_ONCE: usize = 256;
@@ -195,6 +195,7 @@ impl PickupThread {
             log::error!(target: PICKUP, "{what}: {error}; the file stays");
             return None;
         }
+        let fingerprint = self.spool.fingerprint(file);
         let picked_up = match &draft {
             Some(draft) => self.pickup.take_bare(file, completed(draft, &config.myorigin), &trusted),
             None if matches!(self.pickup.peek(file), Ok(Peek::Bare)) => {
@@ -205,7 +206,7 @@ impl PickupThread {
             None => self.pickup.take_queue_file(file, &trusted),
         };
         match (&picked_up, draft) {
-            (PickedUp::Postponed { .. }, Some(draft)) => self.postpone(name, draft),
+            (PickedUp::Postponed { .. }, Some(draft)) => self.postpone(name, fingerprint, draft),
             (PickedUp::Postponed { .. }, None) => {}
             // No error: another line may have been faster. But a mistyped name should leave a trace.
             (PickedUp::Gone, _) => {
@@ -216,10 +217,12 @@ impl PickupThread {
         self.log(picked_up)
     }
 
-    /// No listing brings the envelope of a bare message back. Where the file has not got its name back, the envelope is
-    /// beside it in `tmp/`.
-    fn postpone(&mut self, name: &IncomingName, draft: Box<Draft>) {
-        let Some(file) = self.spool.fingerprint(name.as_str().as_ref()) else { return };
+    /// No listing brings the envelope of a bare message back. Where the file has not got its name back, because
+    /// somebody else took the name while it was claimed, say, the envelope is beside it in `tmp/`: it is not for what
+    /// has the name now. `file` is what had it before.
+    fn postpone(&mut self, name: &IncomingName, file: Option<Fingerprint>, draft: Box<Draft>) {
+        let present = self.spool.fingerprint(name.as_str().as_ref());
+        let Some(file) = file.filter(|file| present == Some(*file)) else { return };
         let is_news = self.postponed.may_try(name.as_str().as_ref());
         if !self.postponed.keep(name, file, draft) && is_news {
             log::error!(target: PICKUP, "incoming/{name} stays: too many wait; its job line must be written again");
@@ -317,4 +320,39 @@ fn place_of(name: &OsStr) -> &'static str {
         .and_then(|name| name.strip_suffix(".in"))
         .is_some_and(|id| id.parse::<QueueId>().is_ok());
     if is_claimed { "tmp" } else { "incoming" }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::agent::doorbell::doorbell;
+    use crate::agent::report::Reporter;
+    use crate::config::{Config, Sources};
+    use crate::spool::Spool;
+
+    #[test]
+    fn an_envelope_is_not_kept_for_a_file_that_took_the_name_meanwhile() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _lock) = Spool::prepare(&directory.path().join("queue"), None).unwrap();
+        let config = Config::load(&Sources::default()).unwrap();
+        let (bell, _chime) = doorbell().unwrap();
+        let reporter = Reporter::new(unbounded().0, bell);
+        let mut thread = PickupThread::new(Arc::new(spool), Arc::new(config), reporter);
+        let (name, path) = (IncomingName::new("m").unwrap(), directory.path().join("queue/incoming/m"));
+        fs::write(&path, "theirs").unwrap();
+        let theirs = thread.spool.fingerprint("m".as_ref());
+        // It stays claimed, under another name.
+        fs::rename(&path, directory.path().join("queue/tmp/X.in")).unwrap();
+        thread.postpone(&name, theirs, Box::default());
+        fs::write(&path, "other!").unwrap();
+        thread.postpone(&name, theirs, Box::default());
+        assert_eq!(thread.postponed.names_of_drafts().count(), 0);
+        let present = thread.spool.fingerprint("m".as_ref());
+        thread.postpone(&name, present, Box::default());
+        assert_eq!(thread.postponed.names_of_drafts().count(), 1);
+    }
 }
