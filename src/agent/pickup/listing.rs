@@ -141,7 +141,7 @@ impl PickupThread {
                 // Gone since; or it is not its turn, which is found out without opening it.
                 let owner = self.spool.owner_of(&entry.name);
                 let Some(uid) = owner.filter(|&uid| self.turns.may_take(uid)) else { continue };
-                let Some(picked_up) = self.pick_up_one(&entry.name) else { continue };
+                let Some(picked_up) = self.pick_up_one(uid, &entry.name) else { continue };
                 if !matches!(picked_up, PickedUp::Gone | PickedUp::Stuck { .. }) {
                     self.turns.took(uid);
                     taken += 1;
@@ -157,8 +157,8 @@ impl PickupThread {
     }
 
     /// `None` if the file is to stay as it is.
-    fn pick_up_one(&mut self, name: &OsStr) -> Option<PickedUp> {
-        if !self.postponed.may_try(name) {
+    fn pick_up_one(&mut self, uid: u32, name: &OsStr) -> Option<PickedUp> {
+        if !self.postponed.may_try(Some(uid), name) {
             return None;
         }
         match self.pickup.peek(name) {
@@ -223,7 +223,8 @@ impl PickupThread {
     fn postpone(&mut self, name: &IncomingName, file: Option<Fingerprint>, draft: Box<Draft>) {
         let present = self.spool.fingerprint(name.as_str().as_ref());
         let Some(file) = file.filter(|file| present == Some(*file)) else { return };
-        let is_news = self.postponed.may_try(name.as_str().as_ref());
+        let owner = self.spool.owner_of(name.as_str().as_ref());
+        let is_news = self.postponed.may_try(owner, name.as_str().as_ref());
         if !self.postponed.keep(name, file, draft) && is_news {
             log::error!(target: PICKUP, "incoming/{name} stays: too many wait; its job line must be written again");
         }
@@ -234,7 +235,7 @@ impl PickupThread {
         let is_news = match &picked_up {
             PickedUp::Postponed { name, error } => {
                 self.tell_of_shortage(&error.to_string());
-                self.postponed.add(name)
+                self.postponed.add(self.spool.owner_of(name), name)
             }
             _ => true,
         };

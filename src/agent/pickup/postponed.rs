@@ -2,7 +2,7 @@
 //!
 //! - Owns: how often such a file is tried and talked about, and the envelopes of bare ones, which no listing brings
 //!   back.
-//! - Always true: trying wakes nobody: giving a file its name back looks to inotify like a new one, and would be
+//! - Always true: one user's files, however many, put off nobody else's; trying wakes nobody: giving a file its name back looks to inotify like a new one, and would be
 //!   tried again at once, for ever.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,20 +14,47 @@ use crate::spool::{Draft, Fingerprint};
 
 /// Time between two tries of one file.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Files that are remembered; with more of them all are tried again early.
-const NAMES_MAX: usize = 10_000;
+/// Files of one user that are remembered; a user with more of them is left alone for a while.
+const NAMES_MAX: usize = 1000;
+/// Users that are remembered; with more of them nothing is tried for a while.
+const USERS_MAX: usize = 100;
 /// Job lines that are kept for another try.
 const DRAFTS_MAX: usize = 1000;
 /// Files that the log speaks of in a minute.
 const SAID_MAX: usize = 10;
 
+/// Whose a file is; `None`: it is claimed, and nobody's any more.
+type Owner = Option<u32>;
+
 /// Files of `incoming/` that wait for room.
 #[derive(Debug, Default)]
 pub(super) struct Postponed {
-    names: HashMap<OsString, Instant>,
-    /// There are too many names: nothing is tried before this.
+    users: HashMap<Owner, User>,
+    /// There are too many users: nothing is tried before this.
     not_before: Option<Instant>,
     drafts: VecDeque<Kept>,
+}
+
+/// One user's files that wait.
+#[derive(Debug, Default)]
+struct User {
+    names: HashMap<OsString, Instant>,
+    /// There are too many names: none of this user's is tried before this.
+    not_before: Option<Instant>,
+}
+
+impl User {
+    fn may_try(&self, name: &OsStr) -> bool {
+        !is_ahead(self.not_before) && self.names.get(name).is_none_or(|since| !is_recent(*since))
+    }
+}
+
+fn is_ahead(moment: Option<Instant>) -> bool {
+    moment.is_some_and(|moment| Instant::now() < moment)
+}
+
+fn is_recent(since: Instant) -> bool {
+    since.elapsed() < AGAIN
 }
 
 /// The envelope of a bare message, from its job line.
@@ -42,22 +69,25 @@ struct Kept {
 
 impl Postponed {
     /// Whether a file may be tried now.
-    pub(super) fn may_try(&self, name: &OsStr) -> bool {
-        let too_many = self.not_before.is_some_and(|moment| Instant::now() < moment);
-        !too_many && self.names.get(name).is_none_or(|since| since.elapsed() >= AGAIN)
+    pub(super) fn may_try(&self, owner: Owner, name: &OsStr) -> bool {
+        !is_ahead(self.not_before) && self.users.get(&owner).is_none_or(|user| user.may_try(name))
     }
 
     /// Remembers a file that could not be queued; whether the log should speak of it.
-    pub(super) fn add(&mut self, name: &OsStr) -> bool {
-        let is_recent = |since: &&Instant| since.elapsed() < AGAIN;
-        let was_recent = self.names.get(name).as_ref().is_some_and(is_recent);
-        let recently = self.names.values().filter(is_recent).take(SAID_MAX).count();
-        if self.names.len() >= NAMES_MAX {
-            self.names.clear();
+    pub(super) fn add(&mut self, owner: Owner, name: &OsStr) -> bool {
+        let all = self.users.values().flat_map(|user| user.names.values());
+        let recently = all.filter(|since| is_recent(**since)).take(SAID_MAX).count();
+        if self.users.len() >= USERS_MAX && !self.users.contains_key(&owner) {
+            self.users.clear();
             self.not_before = Some(Instant::now() + AGAIN);
         }
-        self.names.insert(name.to_owned(), Instant::now());
-        !was_recent && recently < SAID_MAX
+        let user = self.users.entry(owner).or_default();
+        if user.names.len() >= NAMES_MAX {
+            user.names.clear();
+            user.not_before = Some(Instant::now() + AGAIN);
+        }
+        let before = user.names.insert(name.to_owned(), Instant::now());
+        !before.is_some_and(is_recent) && recently < SAID_MAX
     }
 
     /// Keeps the envelope of a bare message in the place of an older one for that name; `false` if there are too many,
@@ -78,7 +108,10 @@ impl Postponed {
 
     /// The envelopes whose time has come, with the file that each belongs to; forgets files that were not seen again.
     pub(super) fn due(&mut self) -> Vec<(IncomingName, Fingerprint, Box<Draft>)> {
-        self.names.retain(|_, since| since.elapsed() < 2 * AGAIN);
+        self.users.retain(|_, user| {
+            user.names.retain(|_, since| since.elapsed() < 2 * AGAIN);
+            !user.names.is_empty() || is_ahead(user.not_before)
+        });
         let mut due = Vec::new();
         while self.drafts.front().is_some_and(|kept| kept.since.elapsed() >= AGAIN) {
             due.extend(self.drafts.pop_front().map(|kept| (kept.name, kept.file, kept.draft)));
@@ -97,24 +130,38 @@ mod tests {
     use super::*;
     use crate::spool::Spool;
 
+    const ANN: Owner = Some(1000);
+    const MALLORY: Owner = Some(1001);
+
     #[test]
     fn a_file_is_not_tried_again_at_once_and_not_talked_about_for_ever() {
         let mut postponed = Postponed::default();
         let name = OsStr::new("a");
-        assert!(postponed.may_try(name));
-        assert!(postponed.add(name) && !postponed.add(name), "once a minute");
-        assert!(!postponed.may_try(name));
-        let said = (0..100).filter(|number| postponed.add(OsStr::new(&number.to_string()))).count();
+        assert!(postponed.may_try(ANN, name));
+        assert!(postponed.add(ANN, name) && !postponed.add(ANN, name), "once a minute");
+        assert!(!postponed.may_try(ANN, name) && postponed.may_try(ANN, OsStr::new("b")));
+        assert!(postponed.may_try(None, name), "another file of that name");
+        let said = (0..100).filter(|number| postponed.add(Some(*number), OsStr::new("c"))).count();
         assert_eq!(said, SAID_MAX - 1);
     }
 
     #[test]
-    fn more_files_than_can_be_remembered_are_not_tried_at_all() {
+    fn who_has_more_files_than_can_be_remembered_waits_alone() {
         let mut postponed = Postponed::default();
         for number in 0..=NAMES_MAX {
-            postponed.add(OsStr::new(&number.to_string()));
+            postponed.add(MALLORY, OsStr::new(&number.to_string()));
         }
-        assert!(!postponed.may_try(OsStr::new("one more")));
+        assert!(!postponed.may_try(MALLORY, OsStr::new("one more")));
+        assert!(postponed.may_try(ANN, OsStr::new("one more")));
+    }
+
+    #[test]
+    fn with_more_users_than_can_be_remembered_nothing_is_tried() {
+        let mut postponed = Postponed::default();
+        for uid in 0..=USERS_MAX as u32 {
+            postponed.add(Some(uid), OsStr::new("a"));
+        }
+        assert!(!postponed.may_try(ANN, OsStr::new("a")));
     }
 
     #[test]
