@@ -6,7 +6,8 @@
 
 use serde_json::json;
 
-use super::{AGENT, ANN, MALLORY, Scene, message};
+use super::{AGENT, ANN, MALLORY, Scene, Server, message, soon};
+use crate::common::agent::SOON;
 use crate::common::process::Process;
 
 /// Drops a bare message as Ann and has it delivered by a job line of root's.
@@ -105,5 +106,34 @@ while True:
         scene.anns_mail_arrives(&format!("through the flood {number}"));
     }
     anns_job_is_done(&scene, "a job through the flood");
+    scene.ends_well();
+}
+
+/// Who writes a job line says where a message goes, and whose it is the agent finds out: a stranger who was there first
+/// with a file of that name gets nothing by it but their own mail delivered.
+#[test]
+fn a_job_line_for_a_strangers_file_sends_the_strangers_mail_and_says_so() {
+    let Some(scene) = Scene::new("") else { return };
+    let chosen = Server::start(&scene.site, "chosen", "");
+    let nexthop = format!("unix:{}", chosen.socket.display());
+    let job = |name: &str| {
+        json!({"queue_file": format!("incoming/{name}"), "sender": "list@example.org",
+            "recipients": ["ann@example.org"], "nexthop": nexthop})
+    };
+    scene.attack("drop('bare', b'Subject: bare\\n\\nof mallory\\n')");
+    // Nobody can put a file of theirs in its place any more, nor take it away.
+    let denied = "denied(os.rename, INCOMING + 'bare', INCOMING + 'x'); denied(os.unlink, INCOMING + 'bare')";
+    let output = crate::common::agent::run(&mut scene.python(ANN, ANN, denied), b"");
+    scene.accomplished(&output, denied);
+    scene.site.write_job(&job("bare"));
+    scene.site.wait_for_line(&["/pickup[", &format!("uid={MALLORY} from=<list@example.org>")], SOON);
+    soon("the bare message at the nexthop", || (chosen.mail_of("ann@example.org").len() == 1).then_some(()));
+    // A queue file speaks for itself, and a stranger's not about the nexthop; whoever is first, listing or line.
+    scene.attack("drop('whole', queue_file(content='Subject: whole\\r\\n\\r\\n'))");
+    scene.site.write_job(&job("whole"));
+    soon("the queue file's own recipient", || {
+        (scene.server.mail_of("mallory@example.org").len() == 1).then_some(())
+    });
+    assert_eq!((chosen.all_mail().len(), scene.server.all_mail().len()), (1, 1));
     scene.ends_well();
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::{A_WHILE, AGENT, ANN, MALLORY, Scene, message, soon};
 use crate::common::agent::SOON;
+use crate::common::mailbox::header;
 
 /// Something that a stranger drops.
 struct Dropped {
@@ -159,23 +160,31 @@ fn whatever_is_dropped_harms_only_itself() {
     fs::write(&secret, "lastmile/1\nSECRET of the agent").unwrap();
     chown(&secret, Some(AGENT), Some(AGENT)).unwrap();
     fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
-    for Dropped { situation, attack, corrupt, arrives, log } in DROPPED {
-        let before = scene.files_in("corrupt").len();
-        let arrived = scene.server.mail_of("mallory@example.org").len();
+    let of_ann = |situation: &str| format!("Ann's, beside {situation}");
+    for Dropped { situation, attack, .. } in DROPPED {
         scene.attack(attack);
-        scene.anns_mail_arrives(&format!("Ann's, beside {situation}"));
+        scene.sends(ANN, &of_ann(situation), "ann@example.org");
+    }
+    for Dropped { situation, log, .. } in DROPPED {
+        scene.has_arrived(&of_ann(situation), "ann@example.org");
         for words in *log {
             scene.site.wait_for_line(words, SOON);
         }
-        let outcome = || (scene.files_in("corrupt").len(), scene.server.mail_of("mallory@example.org").len());
-        let expected = (before + corrupt, arrived + arrives.len());
-        soon(situation, || (outcome() == expected).then_some(()));
-        for subject in *arrives {
-            let line = format!("Subject: {subject}");
-            let mail = scene.server.mail_of("mallory@example.org");
-            assert!(mail.iter().any(|mail| String::from_utf8_lossy(mail).contains(&line)), "{situation}");
-        }
     }
+    let corrupt: usize = DROPPED.iter().map(|dropped| dropped.corrupt).sum();
+    soon("all that is of no use in corrupt/", || (scene.files_in("corrupt").len() >= corrupt).then_some(()));
+    assert_eq!(scene.files_in("corrupt").len(), corrupt, "{:?}", scene.site.files());
+    let mut expected: Vec<_> =
+        DROPPED.iter().flat_map(|dropped| dropped.arrives).map(|&s| s.to_owned()).collect();
+    expected.sort();
+    let subjects = || {
+        let mail = scene.server.mail_of("mallory@example.org");
+        let mut subjects: Vec<_> = mail.iter().filter_map(|mail| header(mail, "Subject")).collect();
+        subjects.sort();
+        subjects
+    };
+    soon("Mallory's mail", || (subjects().len() >= expected.len()).then_some(()));
+    assert_eq!(subjects(), expected);
     for mail in scene.server.all_mail() {
         let text = String::from_utf8_lossy(&mail);
         assert!(
@@ -269,7 +278,7 @@ fn a_file_with_a_second_name_is_nobodys_message() {
     scene.ends_well();
 }
 
-/// A stranger can give their own file a second name whatever the kernel's setting, and do so after the claim.
+/// How long a draft may stay is 36 hours, by a time that nobody can set; `spool::recovery` holds that.
 #[test]
 fn unfinished_files_are_nobodys_mail_and_stay() {
     let Some(scene) = Scene::new("") else { return };

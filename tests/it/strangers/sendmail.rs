@@ -7,8 +7,9 @@
 
 use std::fs;
 
-use super::{ANN, Scene, Server, message};
+use super::{ANN, Scene, Server, message, soon};
 use crate::common::agent::SOON;
+use crate::common::mailbox::header;
 
 /// What happens to the message.
 enum End {
@@ -34,11 +35,6 @@ const SURROUNDINGS: &[(&str, &str, End)] = &[
     (
         "an environment that is no text",
         "environment[b'NAME'] = b'\\xff\\xfe\\r\\nBcc: ann@example.org'; environment[b'LC_ALL'] = b'\\xff'",
-        End::Arrives,
-    ),
-    (
-        "a name that tries to be a header field",
-        "environment['NAME'] = 'x\\r\\nBcc: mallory@example.org'",
         End::Arrives,
     ),
     (
@@ -98,7 +94,7 @@ fn odd_surroundings_lose_no_mail_in_silence() {
     let secret = scene.site.path().join("secret");
     fs::write(&secret, "TOPSECRET").unwrap();
     fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let mut arrived = 0;
+    let mut queued_ones = Vec::new();
     for (situation, setting, end) in SURROUNDINGS {
         let script = format!(
             "import resource\nenvironment = dict(os.environ)\n{setting}\nprogram = os.environ['LASTMILE']
@@ -120,16 +116,18 @@ os.execve(program, ['lastmile', 'sendmail', '-i', '-f', 'ann@example.org', 'ann@
             End::Either => {}
         }
         if queued {
-            arrived += 1;
-            scene.has_arrived(situation, "ann@example.org");
+            queued_ones.push(*situation);
         } else {
             let said: Vec<_> = said.lines().filter(|line| line.contains("sendmail: ")).collect();
             assert_eq!(said.len(), 1, "{situation}: {said:?}");
             assert!(said[0].starts_with("sendmail: the message was not queued: "), "{situation}: {said:?}");
         }
     }
-    assert_eq!(scene.server.all_mail().len(), arrived);
+    for situation in &queued_ones {
+        scene.has_arrived(situation, "ann@example.org");
+    }
     scene.site.wait_until_empty(SOON);
+    assert_eq!(scene.server.all_mail().len(), queued_ones.len());
     scene.ends_well();
 }
 
@@ -151,6 +149,22 @@ os.execve(os.environ['LASTMILE'], ['lastmile', 'sendmail', '-i', '-f', 'ann@exam
         let text = String::from_utf8_lossy(&mail).into_owned();
         assert!(!text.contains("lastmile/1") && text.ends_with("\n\n"), "{text}");
     }
+    scene.ends_well();
+}
+
+#[test]
+fn a_callers_name_stays_within_its_field() {
+    let Some(scene) = Scene::new("") else { return };
+    let script = "environment = dict(os.environ, NAME='Ann\\r\\nBcc: mallory@example.org\\r\\n\\r\\nbody')
+os.execve(os.environ['LASTMILE'], ['lastmile', 'sendmail', '-t', '-f', 'ann@example.org'], environment)";
+    let sent = b"To: ann@example.org\nSubject: no sender\n\ntext\n";
+    let output = crate::common::agent::run(&mut scene.python(ANN, ANN, script), sent);
+    scene.accomplished(&output, script);
+    let find = || scene.server.mail_of("ann@example.org").pop();
+    let mail = soon("Ann's mail", find);
+    assert!(header(&mail, "From").is_some_and(|from| from.contains("ann@example.org")));
+    assert_eq!((header(&mail, "Bcc"), scene.server.all_mail().len()), (None, 1));
+    assert!(mail.ends_with(b"\n\ntext\n"));
     scene.ends_well();
 }
 
