@@ -97,7 +97,9 @@ fn odd_surroundings_lose_no_mail_in_silence() {
     let mut queued_ones = Vec::new();
     for (situation, setting, end) in SURROUNDINGS {
         let script = format!(
-            "import resource\nenvironment = dict(os.environ)\n{setting}\nprogram = os.environ['LASTMILE']
+            "import resource\nenvironment = dict(os.environ)
+for number in (signal.SIGXFSZ, signal.SIGPIPE): signal.signal(number, signal.SIG_DFL) # Python ignores them.
+{setting}\nprogram = os.environ['LASTMILE']
 os.execve(program, ['lastmile', 'sendmail', '-i', '-f', 'ann@example.org', 'ann@example.org'], environment)"
         );
         let output = crate::common::agent::run(&mut scene.python(ANN, ANN, &script), &message(situation));
