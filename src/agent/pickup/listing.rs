@@ -342,7 +342,9 @@ mod tests {
         let config = Config::load(&Sources::default()).unwrap();
         let (bell, _chime) = doorbell().unwrap();
         let reporter = Reporter::new(unbounded().0, bell);
-        let mut thread = PickupThread::new(Arc::new(spool), Arc::new(config), reporter);
+        let spool = Arc::new(spool);
+        let (sweeper, _) = crate::agent::sweeper::Sweeper::start(Arc::clone(&spool)).unwrap();
+        let mut thread = PickupThread::new(spool, sweeper, Arc::new(config), reporter);
         let (name, path) = (IncomingName::new("m").unwrap(), directory.path().join("queue/incoming/m"));
         fs::write(&path, "theirs").unwrap();
         let theirs = thread.spool.fingerprint("m".as_ref());

@@ -2,8 +2,8 @@
 //!
 //! - Owns: how often such a file is tried and talked about, and the envelopes of bare ones, which no listing brings
 //!   back.
-//! - Always true: one user's files, however many, put off nobody else's; trying wakes nobody: giving a file its name back looks to inotify like a new one, and would be
-//!   tried again at once, for ever.
+//! - Always true: one user's files, however many, put off nobody else's; trying wakes nobody: giving a file its name
+//!   back looks to inotify like a new one, and would be tried again at once, for ever.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};

@@ -67,7 +67,8 @@ fn two_who_attack_each_other_get_all_of_their_own_mail_and_nothing_else() {
         "os.mkfifo(INCOMING + f'x{os.getpid()}')",
         "drop('same', queue_file(recipient=OTHER)) if not os.path.exists(INCOMING + 'same') else None",
         "drop(f'x{os.getpid()}', b'lastmile/1\\n{' + os.urandom(5000))",
-        "one, _, _ = connect(); one.sendall(b'{\"ask\":\"submit\",\"sender\":\"\",\"recipients\":[{\"address\":\"' + OTHER.encode() + b'\"}]}\\n')",
+        "one, _, _ = connect()
+    one.sendall(b'{\"ask\":\"submit\",\"sender\":\"\",\"recipients\":[{\"address\":\"' + OTHER.encode() + b'\"}]}\\n')",
     ];
     let mut sent = BTreeMap::new();
     for round in 0..rounds {
@@ -79,7 +80,7 @@ fn two_who_attack_each_other_get_all_of_their_own_mail_and_nothing_else() {
             scene.sends(me, &subject, my);
             sent.insert(subject, my);
             let script = format!(
-                "OTHER = '{other}'\ntry: {}\nexcept PermissionError: pass",
+                "OTHER = '{other}'\ntry:\n    {}\nexcept PermissionError: pass",
                 attacks[round % attacks.len()]
             );
             let output = crate::common::agent::run(&mut scene.python(me, me, &script), b"");

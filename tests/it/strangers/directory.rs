@@ -39,7 +39,8 @@ fn the_rest_of_the_queue_is_closed() {
     let output = crate::common::agent::run(&mut scene.python(MALLORY, MALLORY, THE_REST), pid.as_bytes());
     scene.accomplished(&output, THE_REST);
     let proc = format!(
-        "for name in ('fd', 'environ', 'mem', 'maps'):\n    denied(lambda: (os.listdir if name == 'fd' else open)(f'/proc/{pid}/{{name}}'))"
+        "for name in ('fd', 'environ', 'mem', 'maps'):\n    denied(os.listdir if name == 'fd' else open, \
+         f'/proc/{pid}/{{name}}')"
     );
     scene.attack(&proc);
     scene.anns_mail_arrives("beside closed doors");

@@ -15,7 +15,8 @@ use crate::common::mailbox::header;
 use crate::common::process::wait_for;
 
 /// Where no server is: what is sent stays in the queue.
-const NOWHERE: &str = "minimal_backoff_time = 3600\nmaximal_backoff_time = 3600\n[routes]\n\"ann.example.org\" = \"lmtp:unix:/nowhere\"";
+const NOWHERE: &str = "minimal_backoff_time = 3600\nmaximal_backoff_time = 3600\n\
+    [routes]\n\"ann.example.org\" = \"lmtp:unix:/nowhere\"";
 
 /// Ann's message, which waits in the queue.
 fn anns_deferred_message(scene: &Scene) -> String {
