@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::directory::Place;
 use super::format::{self, DroppedHead, FormatError, MAGIC};
+use super::listing::is_incoming_name;
 use super::pickup::{Pickup, Taken};
 use super::queue_file::LoadError;
 use super::state::States;
@@ -106,7 +107,7 @@ impl Pickup {
         let written = (|| {
             let mut line = Vec::new();
             let recipients = (0..count).map(|at| format::read_recipient(&mut reader, at, &mut line));
-            let mut unfinished = Unfinished::begin(target, envelope, count, recipients)?;
+            let mut unfinished = Unfinished::begin(target, envelope, count, None, recipients)?;
             format::read_blank(&mut reader)?;
             let mut content = Counted { reader, count: 0 };
             unfinished.add_content(&mut content, &self.limits)?;
@@ -119,9 +120,10 @@ impl Pickup {
         result.inspect_err(|_| self.discard(id))
     }
 
-    /// Step 0 of a bare message: its envelope goes to disk.
-    pub(super) fn begin_bare(&self, draft: Draft) -> Result<Unfinished, SubmitError> {
-        let id = self.spool.new_id()?;
+    /// Step 0 of a bare message: its envelope goes to disk, and with it which file it is about: after a power loss that
+    /// may lie in `incoming/` still.
+    pub(super) fn begin_bare(&self, bare: &OsStr, draft: Draft) -> Result<Unfinished, SubmitError> {
+        let (id, bare) = (self.spool.new_id()?, self.describe_bare(bare));
         let name = OsStr::new(id.as_str());
         let (envelope, recipients) = envelope_of(draft, id)?;
         // `envelope_of` has seen that the count fits.
@@ -129,13 +131,31 @@ impl Pickup {
         let fail = |doing, error| self.spool.io_failure(doing, Place::Tmp, name, error);
         let file = self.spool.create_file(Place::Tmp, name, 0o600).map_err(|e| fail("make", e.into()))?;
         let positioned = (0..count).zip(recipients).map(|(position, r)| Ok(Recipient { position, ..r }));
-        let begun = Unfinished::begin(file, envelope, count, positioned)
+        let begun = Unfinished::begin(file, envelope, count, bare, positioned)
             .map_err(|error| self.spool.submit_error("write", Place::Tmp, name, error))
             .and_then(|unfinished| {
                 let synced = unfinished.file.sync_all().and_then(|()| self.spool.at(Place::Tmp).sync());
                 synced.map_err(|error| fail("write to disk", error)).map(|()| unfinished)
             });
         begun.inspect_err(|_| self.discard(id))
+    }
+
+    /// A file in `incoming/`, in words; `None` if there is none that a job line could be about.
+    fn describe_bare(&self, name: &OsStr) -> Option<String> {
+        let file = self.spool.fingerprint(name).filter(|_| is_incoming_name(name))?;
+        Some(format!("{} {}", name.to_str()?, file.describe()))
+    }
+
+    /// The name in `incoming/` of the very file whose envelope `tmp/ID` is; `None` if it is none, or that file is not
+    /// there. The head tells, which only we write: no submitter can make his draft look so.
+    pub(super) fn unclaimed(&self, id: QueueId) -> Option<OsString> {
+        let file = self.spool.open_file(Place::Tmp, id.as_str().as_ref(), false).ok()?;
+        let mut reader = BufReader::new(&file);
+        format::read_version(&mut reader).ok()?;
+        let head = format::read_head(&mut reader).ok()?;
+        let bare = head.bare?;
+        let (name, _) = bare.split_once(' ')?;
+        (self.describe_bare(name.as_ref())? == bare).then(|| name.into())
     }
 
     /// Opens the envelope that step 0 has written, less what there may be of content.
@@ -154,7 +174,8 @@ impl Pickup {
         drop(reader);
         file.set_len(content_at)?;
         (&file).seek(SeekFrom::Start(content_at))?;
-        Ok(Unfinished { file, envelope: head.envelope, count: head.count, head_length: head.length })
+        let (count, bare, head_length) = (head.count, head.bare, head.length);
+        Ok(Unfinished { file, envelope: head.envelope, count, bare, head_length })
     }
 
     /// Steps 2 to 5 for a bare message.

@@ -77,6 +77,8 @@ pub(super) struct Head {
     pub(super) count: u32,
     /// `None`: the writer never came to the end.
     pub(super) size: Option<u64>,
+    /// The file in `incoming/` that it was copied from, if that had no envelope of its own.
+    pub(super) bare: Option<String>,
     /// Octets of the head's line, its LF included.
     pub(super) length: usize,
 }
@@ -125,6 +127,8 @@ struct OwnHead<'a> {
     ret: Option<Return>,
     origin: String,
     #[serde(default)]
+    bare: Option<String>,
+    #[serde(default)]
     size: Option<u64>,
 }
 
@@ -164,7 +168,8 @@ pub(super) fn read_head(reader: &mut impl BufRead) -> Result<Head, FormatError> 
         origin: head.origin,
         size: head.size.unwrap_or(0),
     };
-    Ok(Head { envelope, count: head.recipients, size: head.size, length: line.len() + 1 })
+    let length = line.len() + 1;
+    Ok(Head { envelope, count: head.recipients, size: head.size, bare: head.bare, length })
 }
 
 /// Reads the head of a file that a user has made.
@@ -230,6 +235,8 @@ struct HeadLine<'a> {
     envid: Option<&'a str>,
     ret: Option<Return>,
     origin: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bare: Option<&'a str>,
     size: Option<u64>,
 }
 
@@ -238,6 +245,7 @@ struct HeadLine<'a> {
 pub(super) fn head_bytes(
     envelope: &Envelope,
     count: u32,
+    bare: Option<&str>,
     size: Option<u64>,
     length: usize,
 ) -> Option<Vec<u8>> {
@@ -252,6 +260,7 @@ pub(super) fn head_bytes(
         envid: envelope.envid.as_deref(),
         ret: envelope.ret,
         origin: &envelope.origin,
+        bare,
         size,
     };
     let mut line = serde_json::to_vec(&head).ok()?;

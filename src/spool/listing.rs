@@ -122,6 +122,15 @@ impl Spool {
     }
 }
 
+impl Fingerprint {
+    /// In words that mean the same file after a restart, when its device may have another number.
+    pub(super) fn describe(&self) -> String {
+        let modified = self.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let Self { inode, size, .. } = self;
+        format!("inode={inode} size={size} modified={modified}")
+    }
+}
+
 /// Whether a name in `incoming/` is one that software may give to a finished message.
 pub fn is_incoming_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();

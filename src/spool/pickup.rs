@@ -11,7 +11,8 @@
 //! and looked at; (3) it is copied to `tmp/ID`; (4) that goes to `active/` as every submission does; (5)
 //! `tmp/ID.in` is unlinked; (6) the caller hears of it. A bare message has its envelope in a job line, which
 //! a crash would lose once the file is claimed: so its `tmp/ID`, complete but for the content, is on disk
-//! *before* step 1.
+//! *before* step 1, and says which file it is about. A power loss may undo the claim, which is not synced; the next
+//! start makes it again.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -83,7 +84,7 @@ pub enum PickedUp {
         reason: String,
     },
     /// Nothing is wrong with it, but it cannot be queued now (disk full, say). It is where it was, or in
-    /// `tmp/ID.in`, whence [`Pickup::recover_tmp`] takes it.
+    /// `tmp/ID.in`, whence [`Pickup::retry_claimed`] takes it.
     Postponed {
         /// The name it had.
         name: OsString,
@@ -161,7 +162,7 @@ impl Pickup {
     /// Picks up a bare message, with the envelope from its job line; its owner becomes the origin. A file
     /// that turns out to be a queue file speaks for itself.
     pub fn take_bare(&mut self, name: &OsStr, draft: Draft, trusted: &dyn Fn(u32) -> bool) -> PickedUp {
-        let begun = self.spool.check_room(&self.limits).and_then(|()| self.begin_bare(draft));
+        let begun = self.spool.check_room(&self.limits).and_then(|()| self.begin_bare(name, draft));
         let unfinished = match begun {
             Ok(unfinished) => unfinished,
             Err(error) => return PickedUp::Postponed { name: name.to_owned(), error },
@@ -187,7 +188,7 @@ impl Pickup {
     }
 
     /// Step 1. A name that leads elsewhere is refused: names may come from job lines.
-    fn claim(&self, from: Place, name: &OsStr, id: QueueId) -> Result<(), Errno> {
+    pub(super) fn claim(&self, from: Place, name: &OsStr, id: QueueId) -> Result<(), Errno> {
         let bytes = name.as_encoded_bytes();
         if bytes.contains(&b'/') || matches!(bytes, b"" | b"." | b"..") {
             return Err(Errno::INVAL);

@@ -3,9 +3,9 @@
 //! - Owns: what a start does with leftovers, and how old a draft may get.
 //! - Leaves to others: messages in `active/`, which are loaded like any other; reply logs (`reply_log`).
 //! - Always true: a claimed file leads to exactly one message, wherever the pickup was interrupted; only
-//!   drafts that were never acknowledged are removed.
+//!   drafts that were never acknowledged are removed; what is in doubt is made again from the claimed file.
 //!
-//! A start takes the lock, opens the FIFO, calls [`Pickup::recover_tmp`] and [`Spool::remove_orphan_logs`],
+//! A start takes the lock, opens the FIFO, calls [`Pickup::recover`] and [`Spool::remove_orphan_logs`],
 //! and only then loads `active/` and lists `incoming/`. A loaded file with no unsettled recipient is a
 //! leftover: remove it.
 //!
@@ -23,6 +23,7 @@ use super::directory::Place;
 use super::listing::{is_unfinished_name, system_time};
 use super::pickup::{PickedUp, Pickup, Taken};
 use super::queue_file::LoadError;
+use super::state::State;
 use crate::mail::QueueId;
 
 /// How long a writer may take before its unfinished file counts as abandoned.
@@ -31,32 +32,103 @@ const DRAFT_AGE_MAX: Duration = Duration::from_secs(36 * 3600);
 pub const STALE_MAX: usize = 1000;
 
 impl Pickup {
-    /// Goes on with pickups that a crash (or a full disk) has interrupted: to be called at start, before
-    /// anything else moves in the queue. A claimed file whose message is in the queue is unlinked, any other
-    /// taken up again.
-    pub fn recover_tmp(&mut self, trusted: &dyn Fn(u32) -> bool) -> io::Result<Vec<PickedUp>> {
-        let mut results = Vec::new();
-        for entry in self.spool.names(Place::Tmp)? {
-            let name = entry?.name;
-            let id = name.to_str().and_then(|name| name.strip_suffix(".in"));
-            let Some(id) = id.and_then(|id| id.parse::<QueueId>().ok()) else { continue };
-            match self.is_queued(id) {
-                Ok(true) => drop(self.spool.unlink(Place::Tmp, &name)?),
-                Ok(false) => results.push(match self.resume(id, trusted) {
-                    // Its name is not known any more, so it stays here for the next time.
-                    Err(Refused::Postponed(error)) => PickedUp::Postponed { name, error },
-                    result => self.conclude(id, &name, result),
-                }),
-                Err(error) if self.complain(&name) => results.push(PickedUp::Stuck { name, error }),
-                Err(_) => {}
+    /// Goes on with pickups that a crash has interrupted: to be called at start, before anything else moves in the
+    /// queue. A claim that did not reach the disk is made again. A claimed file whose message has been worked on is
+    /// unlinked, any other taken up again.
+    pub fn recover(&mut self, trusted: &dyn Fn(u32) -> bool) -> io::Result<Vec<PickedUp>> {
+        let mut results = self.claim_again()?;
+        for (id, name) in self.claimed()? {
+            match self.take_back(id) {
+                Ok(()) => results.extend(self.retry(id, name, trusted)?),
+                Err(error) => results.push(PickedUp::Stuck { name, error }),
             }
         }
         Ok(results)
     }
 
-    /// Whether the message of a claimed file is safely in the queue. A power loss may have kept the rename
-    /// and lost what was not synced yet: such a copy is worth nothing, the claimed file everything. And what
-    /// is whole now may be so in memory only, so it is synced before the claimed file may go.
+    /// Claims the bare files whose envelopes are on disk, and whose claims are not.
+    fn claim_again(&self) -> io::Result<Vec<PickedUp>> {
+        let mut stuck = Vec::new();
+        for entry in self.spool.names(Place::Tmp)? {
+            let name = entry?.name;
+            let Some(id) = name.to_str().and_then(|name| name.parse::<QueueId>().ok()) else { continue };
+            if self.is_claimed(&name)? {
+                continue;
+            }
+            if let Some(bare) = self.unclaimed(id)
+                && let Err(error) = self.claim(Place::Incoming, &bare, id)
+            {
+                stuck.push(PickedUp::Stuck { name: bare, error: error.into() });
+            }
+        }
+        Ok(stuck)
+    }
+
+    /// Goes on with pickups that stopped at a full disk, say, while this process runs. A claimed file whose message
+    /// is in the queue is unlinked, any other taken up again.
+    pub fn retry_claimed(&mut self, trusted: &dyn Fn(u32) -> bool) -> io::Result<Vec<PickedUp>> {
+        let mut results = Vec::new();
+        for (id, name) in self.claimed()? {
+            results.extend(self.retry(id, name, trusted)?);
+        }
+        Ok(results)
+    }
+
+    fn retry(
+        &mut self,
+        id: QueueId,
+        name: OsString,
+        trusted: &dyn Fn(u32) -> bool,
+    ) -> io::Result<Option<PickedUp>> {
+        match self.is_queued(id) {
+            Ok(true) => self.spool.unlink(Place::Tmp, &name).map(|_| None),
+            Ok(false) => Ok(Some(match self.resume(id, trusted) {
+                // Its name is not known any more, so it stays here for the next time.
+                Err(Refused::Postponed(error)) => PickedUp::Postponed { name, error },
+                result => self.conclude(id, &name, result),
+            })),
+            Err(error) => Ok(self.complain(&name).then_some(PickedUp::Stuck { name, error })),
+        }
+    }
+
+    /// The files that are claimed: `tmp/ID.in`.
+    fn claimed(&self) -> io::Result<Vec<(QueueId, OsString)>> {
+        let mut claimed = Vec::new();
+        for entry in self.spool.names(Place::Tmp)? {
+            let name = entry?.name;
+            let id = name.to_str().and_then(|name| name.strip_suffix(".in"));
+            if let Some(id) = id.and_then(|id| id.parse().ok()) {
+                claimed.push((id, name));
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Takes a copy back that nobody has worked on. A power loss may have kept its name and its length, and put zeros
+    /// in the place of what was not synced yet; the claimed file is whole. For a bare one the copy has the envelope,
+    /// which was synced before all.
+    fn take_back(&self, id: QueueId) -> io::Result<()> {
+        let is_untouched = match self.spool.open_message(id, Place::Active) {
+            Ok(file) => match file.states() {
+                Ok(states) => states.iter().all(|state| *state == State::Pending),
+                Err(error) => matches!(error, LoadError::Corrupt(_)),
+            },
+            Err(error) => matches!(error, LoadError::Corrupt(_)),
+        };
+        if is_untouched {
+            let name = OsStr::new(id.as_str());
+            match self.spool.rename_new(Place::Active, name, Place::Tmp, name) {
+                Ok(()) => {}
+                // Another copy has been begun there: of a queue file, which has its own envelope.
+                Err(Errno::EXIST) => drop(self.spool.unlink(Place::Active, name)?),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the message of a claimed file is in the queue. What is whole now may be so in memory only, so it is
+    /// synced before the claimed file may go.
     fn is_queued(&self, id: QueueId) -> io::Result<bool> {
         let Some(place @ (Place::Active | Place::Deferred | Place::Hold)) = self.spool.find(id)? else {
             return Ok(false);

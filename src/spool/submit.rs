@@ -313,7 +313,7 @@ fn write_whole(
 ) -> Result<File, WriteError> {
     // `envelope_of` has seen that the count fits.
     let count = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
-    let mut unfinished = Unfinished::begin(file, envelope, count, recipients.into_iter().map(Ok))?;
+    let mut unfinished = Unfinished::begin(file, envelope, count, None, recipients.into_iter().map(Ok))?;
     unfinished.add_content(content, limits)?;
     Ok(unfinished.file)
 }

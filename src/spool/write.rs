@@ -45,6 +45,8 @@ pub(super) struct Unfinished {
     pub(super) file: File,
     pub(super) envelope: Envelope,
     pub(super) count: u32,
+    /// The file in `incoming/` that it is copied from, if that has no envelope of its own.
+    pub(super) bare: Option<String>,
     /// Octets of the head's line, which the final head must fill exactly.
     pub(super) head_length: usize,
 }
@@ -55,10 +57,11 @@ impl Unfinished {
         file: File,
         envelope: Envelope,
         count: u32,
+        bare: Option<String>,
         recipients: impl Iterator<Item = Result<Recipient, FormatError>>,
     ) -> Result<Self, WriteError> {
-        let head_length = longest_head(&envelope, count)?;
-        let head = head_of(&envelope, count, None, head_length)?;
+        let head_length = longest_head(&envelope, count, bare.as_deref())?;
+        let head = head_of(&envelope, count, bare.as_deref(), None, head_length)?;
         let mut writer = BufWriter::with_capacity(CONTENT_READ, &file);
         let states = (|| {
             writer.write_all(format::VERSION_LINE)?;
@@ -78,7 +81,7 @@ impl Unfinished {
         }
         writer.write_all(b"\n").and_then(|()| writer.flush()).map_err(WriteError::Disk)?;
         drop(writer);
-        Ok(Self { file, envelope, count, head_length })
+        Ok(Self { file, envelope, count, bare, head_length })
     }
 
     /// Appends the content in wire form, then writes the head with its size: one write, the last one. Reads
@@ -118,7 +121,8 @@ impl Unfinished {
     }
 
     fn write_head(&self) -> Result<(), WriteError> {
-        let head = head_of(&self.envelope, self.count, Some(self.envelope.size), self.head_length)?;
+        let (bare, size) = (self.bare.as_deref(), Some(self.envelope.size));
+        let head = head_of(&self.envelope, self.count, bare, size, self.head_length)?;
         let at = format::VERSION_LINE.len() as u64;
         self.file.write_all_at(&head, at).map_err(WriteError::Disk)
     }
@@ -126,17 +130,23 @@ impl Unfinished {
 
 /// The longest that this head can get: its content decides body type and size, and who owns the file that is
 /// picked up decides the origin.
-fn longest_head(envelope: &Envelope, count: u32) -> Result<usize, WriteError> {
+fn longest_head(envelope: &Envelope, count: u32, bare: Option<&str>) -> Result<usize, WriteError> {
     let mut longest = Envelope { body: BodyType::EightBitMime, ..envelope.clone() };
     if longest.origin.len() < LONGEST_UID.len() {
         longest.origin = LONGEST_UID.to_owned();
     }
-    Ok(head_of(&longest, count, Some(u64::MAX), 0)?.len())
+    Ok(head_of(&longest, count, bare, Some(u64::MAX), 0)?.len())
 }
 
 const LONGEST_UID: &str = "uid=4294967295";
 
-fn head_of(envelope: &Envelope, count: u32, size: Option<u64>, length: usize) -> Result<Vec<u8>, WriteError> {
-    format::head_bytes(envelope, count, size, length)
+fn head_of(
+    envelope: &Envelope,
+    count: u32,
+    bare: Option<&str>,
+    size: Option<u64>,
+    length: usize,
+) -> Result<Vec<u8>, WriteError> {
+    format::head_bytes(envelope, count, bare, size, length)
         .ok_or_else(|| WriteError::Rejected("its envelope is too long for a queue file".into()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,17 +30,18 @@ const STALE_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl PickupThread {
     pub(super) fn recover(&mut self) {
-        self.recover_claimed();
+        let config = Arc::clone(&self.config);
+        let recovered = self.pickup.recover(&|uid| is_trusted(&config, uid));
+        self.recovered(recovered);
         match self.spool.remove_orphan_logs() {
             Ok(ids) => ids.iter().for_each(|id| log::debug!("deferred/{id}.log had no message: removed")),
             Err(error) => log::error!("deferred/ cannot be searched for logs without a message: {error}"),
         }
     }
 
-    /// Takes up again what was claimed and not queued, because of a crash or for want of room.
-    fn recover_claimed(&mut self) {
-        let config = Arc::clone(&self.config);
-        match self.pickup.recover_tmp(&|uid| is_trusted(&config, uid)) {
+    /// Says what was taken up again of what had been claimed and not queued, because of a crash or for want of room.
+    fn recovered(&mut self, recovered: io::Result<Vec<PickedUp>>) {
+        match recovered {
             Ok(found) => {
                 let ids = found.into_iter().filter_map(|picked_up| self.log(picked_up)).collect();
                 self.reporter.send(Report::Queued(ids));
@@ -56,7 +58,9 @@ impl PickupThread {
             return;
         }
         self.postponed_tried = Instant::now();
-        self.recover_claimed();
+        let config = Arc::clone(&self.config);
+        let retried = self.pickup.retry_claimed(&|uid| is_trusted(&config, uid));
+        self.recovered(retried);
         let mut ids = Vec::new();
         for (name, file, draft) in self.postponed.due() {
             if self.spool.fingerprint(name.as_str().as_ref()) == Some(file) {

@@ -9,7 +9,7 @@ const QUEUE_FILE: &str =
 
 /// Recovers, and checks that there is exactly one message, whole.
 fn one_message(queue: &TestQueue, content: &str, what: &str) -> QueueId {
-    for result in queue.pickup().recover_tmp(&nobody_trusted).unwrap() {
+    for result in queue.pickup().recover(&nobody_trusted).unwrap() {
         assert!(matches!(result, PickedUp::Queued(_)), "{what}: {result:?}");
     }
     let listing = queue.listing();
@@ -18,7 +18,7 @@ fn one_message(queue: &TestQueue, content: &str, what: &str) -> QueueId {
     assert_eq!(queue.content(id), content, "{what}");
     let loaded = queue.spool.load(id, Cursor::default(), 9).unwrap();
     assert_eq!((loaded.unsettled, loaded.recipients[0].1), (1, State::Pending), "{what}");
-    assert!(queue.pickup().recover_tmp(&nobody_trusted).unwrap().is_empty(), "{what}: a second start");
+    assert!(queue.pickup().recover(&nobody_trusted).unwrap().is_empty(), "{what}: a second start");
     id
 }
 
@@ -58,14 +58,11 @@ fn a_bare_message_whose_pickup_was_interrupted_keeps_its_envelope() {
         ("more than there should be", "something else entirely\r\n"),
     ] {
         let queue = TestQueue::new();
-        let begun = queue.pickup().begin_bare(draft(&["b@y"])).unwrap();
+        let begun = queue.pickup().begin_bare("bare".as_ref(), draft(&["b@y"])).unwrap();
         let id = begun.envelope.id;
         std::io::Write::write_all(&mut &begun.file, more.as_bytes()).unwrap();
         drop(begun);
-        assert!(
-            queue.pickup().recover_tmp(&nobody_trusted).unwrap().is_empty(),
-            "not claimed: nothing to do"
-        );
+        assert!(queue.pickup().recover(&nobody_trusted).unwrap().is_empty(), "not claimed: nothing to do");
         fs::write(queue.at(Place::Tmp, format!("{id}.in")), "hi\n").unwrap();
         assert_eq!(one_message(&queue, "hi\r\n", what), id, "{what}");
     }
@@ -76,7 +73,7 @@ fn a_bare_message_without_its_envelope_is_kept_aside() {
     let queue = TestQueue::new();
     let id = queue.spool.new_id().unwrap();
     fs::write(queue.at(Place::Tmp, format!("{id}.in")), "hi\n").unwrap();
-    let results = queue.pickup().recover_tmp(&nobody_trusted).unwrap();
+    let results = queue.pickup().recover(&nobody_trusted).unwrap();
     let [PickedUp::SetAside { place: Place::Corrupt, reason, .. }] = &results[..] else {
         panic!("{results:?}")
     };
@@ -84,16 +81,84 @@ fn a_bare_message_without_its_envelope_is_kept_aside() {
     assert_eq!(queue.listing(), [format!("corrupt/{id}")]);
 }
 
+/// What a power loss may leave of a copy that was renamed and not synced yet.
+#[test]
+fn a_bare_message_whose_copy_was_in_active_and_not_on_disk_keeps_its_envelope() {
+    const BARE: &str = "Subject: x\n\nhi\n";
+    // How much of the content had reached the disk, and whether its length had.
+    for (what, synced, has_length) in
+        [("nothing", 0, false), ("a part of it", 3, false), ("its length, before zeros", 0, true)]
+    {
+        let queue = TestQueue::new();
+        let claim = |id: QueueId| fs::write(queue.at(Place::Tmp, format!("{id}.in")), BARE).unwrap();
+        let unfinished = queue.pickup().begin_bare("bare".as_ref(), draft(&["b@y"])).unwrap();
+        let id = unfinished.envelope.id;
+        let envelope = unfinished.file.metadata().unwrap().len();
+        claim(id);
+        assert!(queue.pickup().copy_bare(unfinished, &nobody_trusted).is_ok(), "{what}");
+        // Step 5 was not reached, or not synced.
+        claim(id);
+        let copy = fs::File::options().write(true).open(queue.at(Place::Active, id.as_str())).unwrap();
+        let length = copy.metadata().unwrap().len();
+        copy.set_len(envelope + synced).unwrap();
+        if has_length {
+            copy.set_len(length).unwrap();
+        }
+        assert_eq!(one_message(&queue, "Subject: x\r\n\r\nhi\r\n", what), id, "{what}");
+    }
+}
+
+#[test]
+fn a_claim_that_a_power_loss_has_undone_is_made_again_for_the_same_file_only() {
+    let queue = TestQueue::new();
+    queue.drop_file("bare", "hi\n");
+    let id = queue.pickup().begin_bare("bare".as_ref(), draft(&["b@y"])).unwrap().envelope.id;
+    assert!(queue.pickup().retry_claimed(&nobody_trusted).unwrap().is_empty(), "only a start does that");
+    assert_eq!(one_message(&queue, "hi\r\n", "the same file"), id);
+
+    // The copy was whole when the power failed, and neither its name nor the claim was on disk.
+    let queue = TestQueue::new();
+    queue.drop_file("bare", "hi\n");
+    let mut unfinished = queue.pickup().begin_bare("bare".as_ref(), draft(&["b@y"])).unwrap();
+    unfinished.envelope.origin = "uid=1000".into();
+    assert!(unfinished.add_content(&mut &b"hi\n"[..], &SubmitLimits::default()).is_ok());
+    assert_eq!(one_message(&queue, "hi\r\n", "a whole copy"), unfinished.envelope.id);
+
+    let queue = TestQueue::new();
+    queue.drop_file("bare", "hi\n");
+    let id = queue.pickup().begin_bare("bare".as_ref(), draft(&["b@y"])).unwrap().envelope.id;
+    // The name is in use again, for another message to somebody else.
+    queue.drop_file("other", "secret\n");
+    fs::rename(queue.at(Place::Incoming, "other"), queue.at(Place::Incoming, "bare")).unwrap();
+    assert!(queue.pickup().recover(&nobody_trusted).unwrap().is_empty());
+    assert_eq!(queue.listing(), ["incoming/bare".to_owned(), format!("tmp/{id}")]);
+}
+
+#[test]
+fn while_the_agent_runs_a_copy_that_it_may_be_delivering_stays_where_it_is() {
+    let queue = TestQueue::new();
+    let id = queue.submit(&["b@y"], "hi\n");
+    let inode =
+        || std::os::unix::fs::MetadataExt::ino(&fs::metadata(queue.at(Place::Active, id.as_str())).unwrap());
+    let before = inode();
+    fs::write(queue.at(Place::Tmp, format!("{id}.in")), QUEUE_FILE).unwrap();
+    assert!(queue.pickup().retry_claimed(&nobody_trusted).unwrap().is_empty());
+    assert_eq!((queue.listing(), inode()), (vec![format!("active/{id}")], before));
+}
+
 #[test]
 fn a_message_that_has_moved_on_is_not_queued_twice() {
     for place in [Place::Active, Place::Deferred, Place::Hold] {
         let queue = TestQueue::new();
-        let id = queue.submit(&["b@y"], "hi\n");
-        if place != Place::Active {
+        let id = queue.submit(&["b@y", "c@y"], "hi\n");
+        if place == Place::Active {
+            let file = queue.spool.open_active(id).unwrap().unwrap();
+            file.mark(&[0], State::Sent).unwrap();
+        } else {
             queue.spool.move_to(id, Place::Active, place).unwrap();
         }
         fs::write(queue.at(Place::Tmp, format!("{id}.in")), QUEUE_FILE).unwrap();
-        assert!(queue.pickup().recover_tmp(&nobody_trusted).unwrap().is_empty());
+        assert!(queue.pickup().recover(&nobody_trusted).unwrap().is_empty());
         assert_eq!(queue.listing(), [format!("{place}/{id}")]);
     }
 }
@@ -102,17 +167,17 @@ fn a_message_that_has_moved_on_is_not_queued_twice() {
 fn while_the_disk_is_full_a_claimed_file_waits_where_it_is() {
     let queue = TestQueue::new();
     let id = queue.spool.new_id().unwrap();
-    let begun = queue.pickup().begin_bare(draft(&["b@y"])).unwrap().envelope.id;
+    let begun = queue.pickup().begin_bare("bare".as_ref(), draft(&["b@y"])).unwrap().envelope.id;
     fs::write(queue.at(Place::Tmp, format!("{id}.in")), QUEUE_FILE).unwrap();
     fs::write(queue.at(Place::Tmp, format!("{begun}.in")), "hi\n").unwrap();
     let before = queue.listing();
     let limits = SubmitLimits { minfree: u64::MAX, ..SubmitLimits::default() };
     let mut full = Pickup::new(Arc::clone(&queue.spool), limits);
-    let results = full.recover_tmp(&nobody_trusted).unwrap();
+    let results = full.recover(&nobody_trusted).unwrap();
     assert!(results.iter().all(|result| matches!(result, PickedUp::Postponed { .. })), "{results:?}");
     assert_eq!((results.len(), queue.listing()), (2, before));
     full.set_limits(SubmitLimits::default());
-    assert_eq!(full.recover_tmp(&nobody_trusted).unwrap().len(), 2);
+    assert_eq!(full.recover(&nobody_trusted).unwrap().len(), 2);
     let mut queued = [format!("active/{begun}"), format!("active/{id}")];
     queued.sort();
     assert_eq!(queue.listing(), queued);
@@ -124,8 +189,8 @@ fn abandoned_drafts_go_after_36_hours_and_nothing_else_does() {
     queue.drop_file(".draft", "x");
     queue.drop_file("finished", QUEUE_FILE);
     fs::create_dir(queue.at(Place::Incoming, ".directory")).unwrap();
-    let claimed = queue.pickup().begin_bare(draft(&["b@y"])).unwrap().envelope.id;
-    let unclaimed = queue.pickup().begin_bare(draft(&["b@y"])).unwrap().envelope.id;
+    let claimed = queue.pickup().begin_bare("bare".as_ref(), draft(&["b@y"])).unwrap().envelope.id;
+    let unclaimed = queue.pickup().begin_bare("bare".as_ref(), draft(&["b@y"])).unwrap().envelope.id;
     fs::write(queue.at(Place::Tmp, format!("{claimed}.in")), "hi\n").unwrap();
     let message = queue.submit(&["b@y"], "x\n");
     let mut pickup = queue.pickup();
