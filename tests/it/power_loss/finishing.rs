@@ -89,7 +89,7 @@ fn nobody_is_forgotten(
 
 #[test]
 fn at_any_instant_of_a_delivery_everybody_is_served_or_still_owed() {
-    nobody_is_forgotten(short_or_long(1, 30), |_, agent, _| {
+    nobody_is_forgotten(short_or_long(1, 12), |_, agent, _| {
         some_time(60);
         stop(agent)
     });
@@ -97,14 +97,14 @@ fn at_any_instant_of_a_delivery_everybody_is_served_or_still_owed() {
 
 #[test]
 fn a_bounce_is_on_disk_before_the_message_goes() {
-    nobody_is_forgotten(short_or_long(1, 30), |machine, agent, id| {
+    nobody_is_forgotten(short_or_long(1, 12), |machine, agent, id| {
         stop_when(agent, || is_settled(machine, id, b"B")).unwrap()
     });
 }
 
 #[test]
 fn a_refusal_that_is_marked_is_still_owed() {
-    nobody_is_forgotten(short_or_long(1, 30), |machine, agent, id| {
+    nobody_is_forgotten(short_or_long(1, 12), |machine, agent, id| {
         stop_when(agent, || is_settled(machine, id, b"R")).unwrap()
     });
 }

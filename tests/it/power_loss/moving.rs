@@ -54,7 +54,7 @@ fn a_message_that_an_administrator_moves_is_whole_in_one_place() {
         let Some((machine, server)) = machine_and_server(kind, SCRIPT) else { continue };
         let agent = machine.site.start_agent();
         let mut instants = 0;
-        for number in 0..short_or_long(1, 20) {
+        for number in 0..short_or_long(1, 6) {
             let mut promises = Promises::new();
             let (moved, doomed) = (format!("moved-{number}"), format!("doomed-{number}"));
             let id = deferred(&machine, &moved);

@@ -70,7 +70,7 @@ fn a_bare_message_that_has_left_incoming_keeps_its_recipients() {
 fn at_any_instant_of_a_pickup_a_dropped_file_leads_to_its_message() {
     for &kind in FileSystem::all() {
         let mut places = BTreeSet::new();
-        for round in 0..short_or_long(1, 30) {
+        for round in 0..short_or_long(1, 12) {
             let Some((machine, server)) = machine_and_server(kind, "data-done * delay 20ms\n") else { break };
             let agent = machine.site.start_agent();
             let mut promises = Promises::new();
@@ -100,7 +100,7 @@ fn at_any_instant_of_a_pickup_a_dropped_file_leads_to_its_message() {
             }
             agent.stop();
         }
-        eprintln!("{kind:?}: {} instants, files in {places:?}", short_or_long(1, 30) * INSTANTS_AT_ONCE);
+        eprintln!("{kind:?}: {} instants, files in {places:?}", short_or_long(1, 12) * INSTANTS_AT_ONCE);
     }
 }
 
