@@ -31,8 +31,13 @@ impl Spool {
     pub fn prepare(path: &Path, owner: Option<(Uid, Gid)>) -> Result<(Self, Lock), SpoolError> {
         let owner = owner.unwrap_or_else(|| (rustix::process::geteuid(), rustix::process::getegid()));
         let root = make_root(path, owner)?;
+        let mut made = false;
         for place in Place::ALL {
-            make_place(path, root.as_fd(), place, owner)?;
+            made |= make_place(path, root.as_fd(), place, owner)?;
+        }
+        // A message in a directory that a power loss takes away is not on disk, however well it was synced.
+        if made {
+            rustix::fs::fsync(&root).map_err(|error| io_error("write to disk", path, error))?;
         }
         let mut spool = Self::from_root(path, root)?;
         // The lock comes before the FIFO: a second agent must not even look at jobs.
@@ -120,6 +125,7 @@ fn make_root(path: &Path, (user, group): (Uid, Gid)) -> Result<OwnedFd, SpoolErr
         .map_err(|error| io_error("open the queue directory", path, error))?;
     if made {
         set_owner_and_mode(path, root.as_fd(), (user, group), 0o755)?;
+        sync_parent(path)?;
     }
     let stat = rustix::fs::fstat(&root).map_err(|error| io_error("examine", path, error))?;
     if stat.st_uid != user.as_raw() && stat.st_uid != 0 {
@@ -134,8 +140,24 @@ fn make_root(path: &Path, (user, group): (Uid, Gid)) -> Result<OwnedFd, SpoolErr
     Ok(root)
 }
 
-/// Makes or checks one directory of the queue.
-fn make_place(queue: &Path, root: BorrowedFd<'_>, place: Place, owner: (Uid, Gid)) -> Result<(), SpoolError> {
+/// Makes the name of a directory durable.
+fn sync_parent(path: &Path) -> Result<(), SpoolError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(parent, flags, Mode::empty()).and_then(rustix::fs::fsync) {
+        // Who may make a name there and not look has to leave it to the file system.
+        Ok(()) | Err(Errno::ACCESS) => Ok(()),
+        Err(error) => Err(io_error("write to disk", parent, error)),
+    }
+}
+
+/// Makes or checks one directory of the queue; whether it was made.
+fn make_place(
+    queue: &Path,
+    root: BorrowedFd<'_>,
+    place: Place,
+    owner: (Uid, Gid),
+) -> Result<bool, SpoolError> {
     let path = queue.join(place.name());
     let (mode, loosest) = modes(place);
     let made = match rustix::fs::mkdirat(root, place.name(), Mode::from(0o700)) {
@@ -151,6 +173,7 @@ fn make_place(queue: &Path, root: BorrowedFd<'_>, place: Place, owner: (Uid, Gid
     };
     if made {
         set_owner_and_mode(&path, directory.as_fd(), owner, mode)?;
+        directory.sync().map_err(|error| io_error("write to disk", &path, error))?;
     }
     let [stat, root] = [rustix::fs::fstat(&directory), rustix::fs::fstat(root)];
     let (stat, root) =
@@ -163,7 +186,8 @@ fn make_place(queue: &Path, root: BorrowedFd<'_>, place: Place, owner: (Uid, Gid
         let why = "it is another file system than the queue directory, so that no rename could reach it";
         return Err(unsafe_path(&path, why.into()));
     }
-    check_mode(&path, place, stat.st_mode & 0o7777, mode, loosest)
+    check_mode(&path, place, stat.st_mode & 0o7777, mode, loosest)?;
+    Ok(made)
 }
 
 /// Stricter than `loosest` is fine: a site may let only one group submit.

@@ -82,6 +82,25 @@ fn submissions_survive(submit: impl Fn(&Machine, &[u8]), place: &str) {
 }
 
 #[test]
+fn a_new_queue_is_on_disk_before_anything_is_in_it() {
+    for &kind in FileSystem::all() {
+        let Some((machine, _server)) = machine_and_server(kind, "") else { continue };
+        let agent = machine.site.start_agent();
+        let stopped = stop(&agent);
+        let survived = machine.after_power_loss();
+        drop(stopped);
+        Spool::open(&survived.site.queue()).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        let mode = |machine: &Machine, place: Place| {
+            fs::metadata(machine.site.queue().join(place.name())).unwrap().permissions().mode()
+        };
+        for place in Place::ALL {
+            assert_eq!(mode(&survived, place), mode(&machine, place), "{kind:?}, {place}");
+        }
+        agent.stop();
+    }
+}
+
+#[test]
 fn what_the_owner_of_the_queue_has_submitted_is_in_active() {
     submissions_survive(sendmail, "active/");
 }
