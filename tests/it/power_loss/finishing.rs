@@ -51,6 +51,13 @@ fn is_settled(machine: &Machine, id: QueueId, marks: &[u8]) -> bool {
     marks.iter().all(|mark| line.contains(mark))
 }
 
+/// Brings the marks of a message to the disk, as the kernel may do at any time.
+fn write_back(machine: &Machine, id: QueueId) {
+    if let Ok(file) = fs::File::open(machine.site.queue().join("active").join(id.as_str())) {
+        file.sync_all().unwrap();
+    }
+}
+
 /// Lets an agent work on mixed mail, fails the power at moments that `stop_at` chooses, and sees that all are served.
 fn nobody_is_forgotten(
     rounds: usize,
@@ -98,13 +105,17 @@ fn at_any_instant_of_a_delivery_everybody_is_served_or_still_owed() {
 #[test]
 fn a_bounce_is_on_disk_before_the_message_goes() {
     nobody_is_forgotten(short_or_long(1, 12), |machine, agent, id| {
-        stop_when(agent, || is_settled(machine, id, b"B")).unwrap()
+        let stopped = stop_when(agent, || is_settled(machine, id, b"B")).unwrap();
+        write_back(machine, id);
+        stopped
     });
 }
 
 #[test]
 fn a_refusal_that_is_marked_is_still_owed() {
     nobody_is_forgotten(short_or_long(1, 12), |machine, agent, id| {
-        stop_when(agent, || is_settled(machine, id, b"R")).unwrap()
+        let stopped = stop_when(agent, || is_settled(machine, id, b"R")).unwrap();
+        write_back(machine, id);
+        stopped
     });
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::disk::{FileSystem, Machine, stop, stop_when, write_back_some};
+use super::disk::{FileSystem, Machine, Stopped, stop, stop_when, write_back_some};
 use super::mail::{
     GOOD, Promises, SENDER, assert_everybody_is_served, draft, machine_and_server, message, promise,
     some_time,
 };
-use crate::common::agent::SOON;
+use crate::common::agent::{Agent, SOON};
 use crate::common::long::short_or_long;
 
 use lastmile::spool::{Spool, SubmitLimits};
@@ -85,8 +85,7 @@ fn at_any_instant_of_a_pickup_a_dropped_file_leads_to_its_message() {
                     submit_bare(&machine, &name, &message(&name, size));
                     bare.push(name);
                 }
-                some_time(25);
-                let stopped = stop(&agent);
+                let stopped = stop_within_pickup(&machine, &agent);
                 write_back_some(&machine);
                 let survived = machine.after_power_loss();
                 // The writer of the others knows that they are not taken yet.
@@ -102,6 +101,30 @@ fn at_any_instant_of_a_pickup_a_dropped_file_leads_to_its_message() {
         }
         eprintln!("{kind:?}: {} instants, files in {places:?}", short_or_long(1, 12) * INSTANTS_AT_ONCE);
     }
+}
+
+/// Stops an agent at some time, or right after one of the steps of a pickup.
+fn stop_within_pickup<'a>(machine: &Machine, agent: &'a Agent) -> Stopped<'a> {
+    let is_any = |wanted: &dyn Fn(&str) -> bool| machine.site.files().iter().any(|name| wanted(name));
+    let is_claimed = |name: &str| name.ends_with(".in");
+    match fastrand::u8(0..4) {
+        0 => {
+            some_time(25);
+            return stop(agent);
+        }
+        1 => stop_when(agent, || is_any(&is_claimed)),
+        2 => stop_when(agent, || is_any(&|name| name.starts_with("active/"))),
+        _ => {
+            let mut was_claimed = false;
+            stop_when(agent, || {
+                let is_claimed = is_any(&is_claimed);
+                let is_through = was_claimed && !is_claimed;
+                was_claimed |= is_claimed;
+                is_through || !is_any(&|name| name.starts_with("incoming/"))
+            })
+        }
+    }
+    .unwrap_or_else(|| stop(agent))
 }
 
 /// The directory, and for a claimed file that it is one.
