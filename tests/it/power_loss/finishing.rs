@@ -17,8 +17,9 @@ use super::mail::{
 };
 use crate::common::long::short_or_long;
 
-/// Instants for which one machine is good: what is deferred gathers.
-const INSTANTS_AT_ONCE: usize = 3;
+/// Instants for which one machine is good: what is deferred gathers, and takes its time.
+const INSTANTS_WITH_DEFERRED: usize = 3;
+const INSTANTS_WITHOUT: usize = 8;
 /// The first server puts one recipient off, for as long as it is there.
 const SCRIPT: &str = "rcpt busy@* 450 4.2.0 not now\ndata-done * delay 5ms\n";
 
@@ -60,23 +61,25 @@ fn write_back(machine: &Machine, id: QueueId) {
 
 /// Lets an agent work on mixed mail, fails the power at moments that `stop_at` chooses, and sees that all are served.
 fn nobody_is_forgotten(
-    rounds: usize,
+    instants: usize,
+    mixed: &[&str],
     stop_at: impl for<'a> Fn(&Machine, &'a crate::common::agent::Agent, QueueId) -> super::disk::Stopped<'a>,
 ) {
     for &kind in FileSystem::all() {
         let mut found = BTreeSet::new();
+        let rounds = short_or_long(1, 12);
         for round in 0..rounds {
             let Some((machine, server)) = machine_and_server(kind, SCRIPT) else { break };
             let agent = machine.site.start_agent();
             let mut promises = Promises::new();
-            for instant in 0..INSTANTS_AT_ONCE {
+            for instant in 0..instants {
                 let mut send = |what: &str, recipients: &[&str], size: usize| {
                     let subject = format!("{what}-{round}-{instant}");
                     let id = submit(&machine, &subject, recipients, size);
                     promise(&mut promises, &subject, recipients);
                     id
                 };
-                send("mixed", &[GOOD[0], BUSY, REFUSED[0], GOOD[1], REFUSED[1]], 500);
+                send("mixed", mixed, 500);
                 send("good", &GOOD, 100_000);
                 let refused = send("refused", &[GOOD[0], REFUSED[0], REFUSED[1]], 500);
                 let stopped = stop_at(&machine, &agent, refused);
@@ -90,13 +93,14 @@ fn nobody_is_forgotten(
             }
             agent.stop();
         }
-        eprintln!("{kind:?}: {} instants; on disk were {found:?}", rounds * INSTANTS_AT_ONCE);
+        eprintln!("{kind:?}: {} instants; on disk were {found:?}", rounds * instants);
     }
 }
 
 #[test]
 fn at_any_instant_of_a_delivery_everybody_is_served_or_still_owed() {
-    nobody_is_forgotten(short_or_long(1, 12), |_, agent, _| {
+    let mixed = [GOOD[0], BUSY, REFUSED[0], GOOD[1], REFUSED[1]];
+    nobody_is_forgotten(INSTANTS_WITH_DEFERRED, &mixed, |_, agent, _| {
         some_time(60);
         stop(agent)
     });
@@ -104,7 +108,7 @@ fn at_any_instant_of_a_delivery_everybody_is_served_or_still_owed() {
 
 #[test]
 fn a_bounce_is_on_disk_before_the_message_goes() {
-    nobody_is_forgotten(short_or_long(1, 12), |machine, agent, id| {
+    nobody_is_forgotten(INSTANTS_WITHOUT, &[GOOD[0], REFUSED[0], GOOD[1]], |machine, agent, id| {
         let stopped = stop_when(agent, || is_settled(machine, id, b"B")).unwrap();
         write_back(machine, id);
         stopped
@@ -113,7 +117,7 @@ fn a_bounce_is_on_disk_before_the_message_goes() {
 
 #[test]
 fn a_refusal_that_is_marked_is_still_owed() {
-    nobody_is_forgotten(short_or_long(1, 12), |machine, agent, id| {
+    nobody_is_forgotten(INSTANTS_WITHOUT, &[GOOD[0], REFUSED[0], GOOD[1]], |machine, agent, id| {
         let stopped = stop_when(agent, || is_settled(machine, id, b"R")).unwrap();
         write_back(machine, id);
         stopped

@@ -21,7 +21,7 @@ use lastmile::spool::{Spool, SubmitLimits};
 /// Takes long enough to be copied that the agent can be stopped meanwhile.
 const LARGE: usize = 8_000_000;
 /// Instants for which one machine is good: what is deferred or doubled gathers.
-const INSTANTS_AT_ONCE: usize = 4;
+const INSTANTS_AT_ONCE: usize = 8;
 
 /// Drops a bare message and writes its job line.
 fn submit_bare(machine: &Machine, name: &str, content: &[u8]) {
