@@ -71,6 +71,8 @@ missing_packages() {
     have cc || printf '%s\n' gcc libc6-dev
     have mandoc || echo mandoc
     have mutt || echo mutt
+    have mkfs.ext4 || echo e2fsprogs
+    have mount || echo mount
     have setpriv || echo util-linux
     have python3 || echo python3
     have pflogsumm || echo pflogsumm
