@@ -1,8 +1,9 @@
 //! What is to be loaded next: listings that keep their place, names from the FIFO, notices of our own.
 //!
-//! - Owns: the bounded list of names, and when which directory is listed.
+//! - Owns: the bounded lists of names, and when which directory is listed.
 //! - Leaves to others: whether there is room (`queue::scheduler`), the listing itself (`pickup`).
-//! - Always true: a name that finds no room here is found again by a listing, because it lies on disk.
+//! - Always true: a name that finds no room here is found again by a listing, because it lies on disk. Mail that we
+//!   are told of does not wait behind a backlog that is being listed, nor the other way round: they take turns.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,15 +12,16 @@ use super::pickup::Errand;
 use crate::mail::QueueId;
 use crate::spool::Place;
 
-/// Names in memory.
+/// Names in memory, of each kind.
 const NAMES_MAX: usize = 4096;
-/// While more than this wait, no listing goes on.
+/// While more than this wait, no listing goes on, or no job line is read.
 const NAMES_ENOUGH: usize = 512;
 /// Time between two listings of `active/` and `incoming/`: what a lost job line or event costs at most.
 const LISTING_INTERVAL: Duration = Duration::from_secs(60);
 /// Time until a listing that makes up for missed job lines: each second one, however many are missed.
 const LISTING_SOON: Duration = Duration::from_secs(1);
-/// Time from a listing that found nothing to the next one, whatever calls for it.
+/// Time from a second listing that found nothing to the next one, whatever calls for it. The first is nothing unusual:
+/// the event that called for it may have told of a file that the listing before had found already.
 const PAUSE_AFTER_NOTHING: Duration = Duration::from_millis(500);
 
 /// A directory that is listed from time to time, a part at a time.
@@ -34,9 +36,11 @@ struct Listing {
     everything: bool,
     going_on: bool,
     asked: bool,
-    /// Nothing was found the last time: whoever only makes events is not listened to for a while.
+    /// Nothing was found the last two times: whoever only makes events is not listened to for a while.
     not_before: Instant,
     found: bool,
+    /// Nothing was found the last time.
+    in_vain: bool,
 }
 
 /// A message to be loaded.
@@ -53,7 +57,12 @@ pub struct Name {
 /// What is to be loaded next.
 #[derive(Debug)]
 pub struct Intake {
-    names: VecDeque<Name>,
+    /// From job lines and our own threads.
+    told: VecDeque<Name>,
+    /// From listings.
+    listed: VecDeque<Name>,
+    /// Whose turn it is, if both have something.
+    listed_is_next: bool,
     listings: [Listing; 3],
 }
 
@@ -70,19 +79,29 @@ impl Intake {
             asked: false,
             not_before: now,
             found: false,
+            in_vain: false,
         };
         let listings = [
             listing(Place::Active, LISTING_INTERVAL),
             listing(Place::Incoming, LISTING_INTERVAL),
             listing(Place::Deferred, queue_run_delay),
         ];
-        Self { names: VecDeque::new(), listings }
+        Self { told: VecDeque::new(), listed: VecDeque::new(), listed_is_next: false, listings }
     }
 
     /// A message to be loaded. If there are too many, a listing of its directory will find it again.
     pub fn add(&mut self, name: Name) {
-        if self.names.len() < NAMES_MAX {
-            self.names.push_back(name);
+        if self.told.len() < NAMES_MAX {
+            self.told.push_back(name);
+        } else {
+            self.want(name.place, false);
+        }
+    }
+
+    /// The same for a message that a listing has found.
+    pub fn add_listed(&mut self, name: Name) {
+        if self.listed.len() < NAMES_MAX {
+            self.listed.push_back(name);
         } else {
             self.want(name.place, false);
         }
@@ -90,17 +109,28 @@ impl Intake {
 
     /// The next message to be loaded.
     pub fn next(&mut self) -> Option<Name> {
-        self.names.pop_front()
+        self.listed_is_next = !self.listed_is_next;
+        let [first, second] = if self.listed_is_next {
+            [&mut self.told, &mut self.listed]
+        } else {
+            [&mut self.listed, &mut self.told]
+        };
+        first.pop_front().or_else(|| second.pop_front())
     }
 
     /// Whether there is nothing to load at once.
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.told.is_empty() && self.listed.is_empty()
     }
 
-    /// Whether more names may come in.
+    /// Whether more names may come in from job lines.
     pub fn has_room(&self) -> bool {
-        self.names.len() < NAMES_ENOUGH
+        self.told.len() < NAMES_ENOUGH
+    }
+
+    /// Whether more names may come in from listings.
+    fn has_room_for_listings(&self) -> bool {
+        self.listed.len() < NAMES_ENOUGH
     }
 
     /// A directory is to be listed as soon as possible.
@@ -126,7 +156,8 @@ impl Intake {
             listing.found |= found;
             if is_last {
                 listing.everything &= listing.wanted;
-                if !std::mem::take(&mut listing.found) {
+                let in_vain = !std::mem::take(&mut listing.found);
+                if std::mem::replace(&mut listing.in_vain, in_vain) && in_vain {
                     listing.not_before = Instant::now() + PAUSE_AFTER_NOTHING;
                 }
             }
@@ -144,8 +175,8 @@ impl Intake {
     /// When the next listing is due by itself.
     pub fn next_listing(&self) -> Option<Instant> {
         // Without room nothing is asked for, however much it is wanted: what makes room wakes the master.
-        let may_ask =
-            |listing: &Listing| listing.wanted && !listing.asked && !listing.going_on && self.has_room();
+        let has_room = self.has_room_for_listings();
+        let may_ask = |listing: &Listing| listing.wanted && !listing.asked && !listing.going_on && has_room;
         let next = |listing: &Listing| {
             if may_ask(listing) { listing.next.min(listing.not_before) } else { listing.next }
         };
@@ -154,7 +185,7 @@ impl Intake {
 
     /// What to ask of the pickup thread now. At most one part of each listing is under way.
     pub fn errands(&mut self, now: Instant) -> Vec<Errand> {
-        let has_room = self.has_room();
+        let has_room = self.has_room_for_listings();
         self.listings.iter_mut().filter_map(|listing| listing.errand(now, has_room)).collect()
     }
 }
@@ -217,9 +248,10 @@ mod tests {
         intake.errands(now);
         intake.has_come(Place::Active, false, true);
         for number in 0..=NAMES_ENOUGH as u64 {
-            intake.add(name(number));
+            intake.add_listed(name(number));
         }
         assert_eq!(places(&mut intake, now), []);
+        assert!(intake.has_room(), "job lines are read all the same");
         while intake.next().is_some() {}
         assert_eq!(places(&mut intake, now), [Place::Active], "it goes on");
     }
@@ -254,5 +286,29 @@ mod tests {
             intake.has_come(Place::Active, true, true);
             intake.has_come(Place::Incoming, true, true);
         }
+    }
+
+    #[test]
+    fn what_we_are_told_of_and_what_is_listed_take_turns() {
+        let mut intake = Intake::new(Instant::now(), Duration::from_secs(300));
+        (0..100).for_each(|number| intake.add_listed(name(number)));
+        (100..103).for_each(|number| intake.add(name(number)));
+        let order: Vec<_> = std::iter::from_fn(|| intake.next()).collect();
+        assert_eq!(order[..7], [100, 0, 101, 1, 102, 2, 3].map(name));
+        assert_eq!(order.len(), 103);
+    }
+
+    #[test]
+    fn only_a_second_listing_in_vain_is_followed_by_a_pause() {
+        let now = Instant::now();
+        let mut intake = Intake::new(now, Duration::from_secs(300));
+        intake.errands(now);
+        for (found, goes_on) in [(false, true), (true, true), (false, true), (false, false)] {
+            intake.want(Place::Incoming, false);
+            intake.has_come(Place::Incoming, true, found);
+            let next: &[Place] = if goes_on { &[Place::Incoming] } else { &[] };
+            assert_eq!(places(&mut intake, now), next, "found: {found}");
+        }
+        assert_eq!(places(&mut intake, Instant::now() + PAUSE_AFTER_NOTHING), [Place::Incoming]);
     }
 }

@@ -341,7 +341,7 @@ fn mail_for_a_destination_that_rests_for_long_is_deferred_with_its_reason() {
     let order = bench.order(id);
     let text = "delivery temporarily suspended: connect to mx1[192.0.2.1]:24: Connection refused";
     let reason = Reason::local(EnhancedStatus::new(4, 4, 1), text);
-    bench.pickup().run_errand(Errand::Suspend(Box::new(order), reason));
+    bench.pickup().run_errand(Errand::Suspend(Box::new(order), reason), &|| false);
     assert_eq!(bench.place(id), Some(Place::Deferred));
     assert_eq!(bench.states(id, Place::Deferred), "-PP");
     let end = format!("/0/0/0, dsn=4.4.1, status=deferred ({text})");

@@ -132,16 +132,18 @@ impl Master {
             Report::Queued(ids) => self.add_queued(ids),
             Report::Listed(Chunk { place, ids, is_last }) => {
                 let found = !ids.is_empty();
-                ids.into_iter().for_each(|id| self.intake.add(Name { id, place, is_new: false }));
+                ids.into_iter().for_each(|id| self.intake.add_listed(Name { id, place, is_new: false }));
                 self.intake.has_come(place, is_last, found);
             }
             Report::PickedUp(Found { ids, is_last }) => {
+                let Some(is_last) = is_last else {
+                    self.taking = self.taking.saturating_sub(1);
+                    return self.add_queued(ids);
+                };
                 let found = !ids.is_empty();
-                self.add_queued(ids);
-                match is_last {
-                    Some(is_last) => self.intake.has_come(Place::Incoming, is_last, found),
-                    None => self.taking = self.taking.saturating_sub(1),
-                }
+                let name = |id| Name { id, place: Place::Active, is_new: false };
+                ids.into_iter().for_each(|id| self.intake.add_listed(name(id)));
+                self.intake.has_come(Place::Incoming, is_last, found);
             }
             Report::Asked(question) => self.answer(question),
             Report::Stop => self.stop(),

@@ -19,10 +19,13 @@ use crate::spool::{Draft, Entry, Fingerprint, Names, Peek, PickedUp, Place, Take
 
 /// Names in one part of a listing.
 const NAMES_AT_ONCE: usize = 256;
-/// Dropped files taken in one go, before other errands get their turn.
+/// Dropped files taken in one go.
 const PICKED_UP_AT_ONCE: usize = 64;
-/// As many names are looked at as are in so many pieces of that size, where most are not to be taken.
-const PIECES_AT_ONCE: usize = 16;
+/// The same where other errands wait: each file costs a sync, so that a full part would hold up a job line's mail for
+/// longer than most deliveries take.
+const PICKED_UP_MEANWHILE: usize = 8;
+/// Names looked at in one go, where most are not to be taken.
+const LOOKED_AT_ONCE: usize = 1024;
 /// Time between two tries of what could not be queued.
 const POSTPONED_INTERVAL: Duration = Duration::from_secs(55);
 /// Time between two searches for what writers have left unfinished.
@@ -116,7 +119,7 @@ impl PickupThread {
         self.reporter.send(Report::Listed(Chunk { place, ids, is_last }));
     }
 
-    pub(super) fn pick_up(&mut self) {
+    pub(super) fn pick_up(&mut self, others_wait: &dyn Fn() -> bool) {
         if self.incoming.is_none() {
             self.try_postponed();
             self.remove_stale_drafts();
@@ -129,7 +132,7 @@ impl PickupThread {
                 return self.reporter.send(Report::PickedUp(Found { ids: Vec::new(), is_last: Some(true) }));
             }
         };
-        let (ids, rest) = self.pick_up_some(names);
+        let (ids, rest) = self.pick_up_some(names, others_wait);
         // Another round, from the start, goes on as the same listing.
         let is_last = rest.is_none() && !self.turns.end_round();
         self.incoming = rest;
@@ -137,10 +140,15 @@ impl PickupThread {
     }
 
     /// Takes files until it is the turn of other errands; what is left of the listing, if anything is.
-    fn pick_up_some(&mut self, mut names: Names) -> (Vec<QueueId>, Option<Names>) {
-        let (mut ids, mut taken) = (Vec::new(), 0);
-        for _ in 0..PIECES_AT_ONCE {
-            let (piece, rest) = take_some(names, PICKED_UP_AT_ONCE);
+    fn pick_up_some(
+        &mut self,
+        mut names: Names,
+        others_wait: &dyn Fn() -> bool,
+    ) -> (Vec<QueueId>, Option<Names>) {
+        let (mut ids, mut taken, mut looked_at) = (Vec::new(), 0, 0);
+        loop {
+            let (piece, rest) = take_some(names, PICKED_UP_MEANWHILE);
+            looked_at += piece.len();
             for entry in piece {
                 // Gone since; or it is not its turn, which is found out without opening it.
                 let owner = self.spool.owner_of(&entry.name);
@@ -152,12 +160,12 @@ impl PickupThread {
                 }
                 ids.extend(self.log(picked_up));
             }
+            let is_enough = taken >= PICKED_UP_AT_ONCE || taken >= PICKED_UP_MEANWHILE && others_wait();
             match rest {
-                Some(rest) if taken < PICKED_UP_AT_ONCE => names = rest,
+                Some(rest) if looked_at < LOOKED_AT_ONCE && !is_enough => names = rest,
                 rest => return (ids, rest),
             }
         }
-        (ids, Some(names))
     }
 
     /// `None` if the file is to stay as it is.

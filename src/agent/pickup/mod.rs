@@ -142,7 +142,7 @@ impl PickupThread {
         let _guard = PickupLost(self.reporter.clone());
         self.recover();
         while let Ok(errand) = errands.recv() {
-            self.run_guarded(errand);
+            self.run_guarded(errand, &|| !errands.is_empty());
         }
         for name in self.postponed.names_of_drafts() {
             log::warn!(target: PICKUP, "incoming/{name} still waits for room: its job line must be written again");
@@ -151,9 +151,11 @@ impl PickupThread {
 
     /// Runs an errand. Over one message that makes it panic the thread must not end: the agent would stop, start, and
     /// come to that message again.
-    fn run_guarded(&mut self, errand: Errand) {
-        let Errand::Load(Load { id, .. }) = errand else { return self.run_errand(errand) };
-        if panic::catch_unwind(AssertUnwindSafe(|| self.run_errand(errand))).is_ok() {
+    fn run_guarded(&mut self, errand: Errand, others_wait: &dyn Fn() -> bool) {
+        let Errand::Load(Load { id, .. }) = errand else {
+            return self.run_errand(errand, others_wait);
+        };
+        if panic::catch_unwind(AssertUnwindSafe(|| self.run_errand(errand, others_wait))).is_ok() {
             return;
         }
         let kept = match self.spool.move_to(id, Place::Active, Place::Hold) {
@@ -165,14 +167,15 @@ impl PickupThread {
         self.reporter.send(Report::Dismissed { id, queued: Vec::new() });
     }
 
-    pub(super) fn run_errand(&mut self, errand: Errand) {
+    /// Runs one errand; `others_wait` tells whether a long one should make way for the next.
+    pub(super) fn run_errand(&mut self, errand: Errand, others_wait: &dyn Fn() -> bool) {
         match errand {
             Errand::Load(load) => {
                 let report = self.load(load);
                 self.reporter.send(report);
             }
             Errand::List { place, everything } => self.list(place, everything),
-            Errand::PickUp => self.pick_up(),
+            Errand::PickUp => self.pick_up(others_wait),
             Errand::Take { name, draft } => self.take(&name, draft),
             Errand::Suspend(order, reason) => self.settle(&order, &Outcome::Deferred(reason)),
             Errand::SettleLost(order) => self.settle_lost(&order),
