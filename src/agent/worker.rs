@@ -14,7 +14,7 @@ use super::finish::{self, Finished};
 use super::message::Order;
 use super::notices::ProtocolNotices;
 use super::prepend;
-use super::recorder::{Recorded, Recorder, between};
+use super::recorder::{Recorded, Recorder};
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
 use crate::config::Transport;
@@ -127,14 +127,9 @@ impl Worker {
         let health = match self.cached.deliver(&order.batch, &content, transport, &mut recorder) {
             Delivered::Reached => Health::Reached,
             Delivered::Failed(reason) => Health::Failed(reason),
-            Delivered::Busy(reason) if has_waited_long(order) => {
-                // It stays nobody's fault, but who waits must hear of it some time, and the message must get old.
-                recorder.settled(all(order, &Outcome::Deferred(reason)));
-                Health::Untouched
-            }
             Delivered::Busy(reason) => {
                 recorder.note(&format!("{}; the server is busy, and the mail waits", reason.text));
-                let end = BatchEnd { cached: false, destination: Health::Busy(order.batch.clone()) };
+                let end = BatchEnd { cached: false, destination: Health::Busy(order.batch.clone(), reason) };
                 return Ended { end, finished: None, queued: Vec::new() };
             }
         };
@@ -200,11 +195,6 @@ impl Worker {
             finish::finish(&self.spool, &self.sweeper, &order.config, &order.message, protocol, file)
         })
     }
-}
-
-/// Whether a message has been in memory for as long as it would wait for another attempt.
-fn has_waited_long(order: &Order) -> bool {
-    between(order.message.loaded, Timestamp::now()) >= order.config.minimal_backoff_time
 }
 
 /// What a server did, and what it meant for the mail.

@@ -27,6 +27,8 @@ pub(super) struct Condition {
     state: State,
     failures: u32,
     pauses: u32,
+    /// When it was too busy for the first time since it was reached last.
+    busy_since: Option<Duration>,
     /// Batches up to this one were handed out before the last rest.
     before_rest: Serial,
     /// Batches up to this one were handed out before the last pause.
@@ -111,6 +113,7 @@ impl Condition {
         }
         if serial > self.before_pause {
             self.pauses = 0;
+            self.busy_since = None;
         }
     }
 
@@ -137,6 +140,7 @@ impl Condition {
 
     /// The destination was too busy to take a batch. True if a pause begins.
     pub(super) fn busy(&mut self, serial: Serial, now: Duration, last: Serial) -> bool {
+        self.busy_since.get_or_insert(now);
         if serial <= self.before_pause || serial <= self.before_rest {
             return false;
         }
@@ -145,6 +149,11 @@ impl Condition {
         self.before_pause = last;
         self.state = State::Paused { until: now.saturating_add(length) };
         true
+    }
+
+    /// For how long it has been too busy, without taking anything.
+    pub(super) fn busy_for(&self, now: Duration) -> Duration {
+        self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
     /// Ends the rest or the pause if its time has come. After a failure one batch goes ahead alone.
@@ -229,7 +238,11 @@ mod tests {
             condition.started(100);
             assert!(condition.may_start());
         }
+        assert_eq!(condition.busy_for(now), now);
+        condition.reached(7);
+        assert_eq!(condition.busy_for(now), now, "it was reached before it was busy");
         condition.reached(8);
+        assert_eq!(condition.busy_for(now), Duration::ZERO);
         assert!(condition.is_clean());
         condition.failed(9, reason(), now, 9, Duration::from_secs(300));
         condition.wake(now + Duration::from_secs(5));

@@ -123,8 +123,9 @@ pub enum Health {
     Reached,
     /// Connect, greeting, LHLO, TLS or AUTH failed on all of its servers, or 421 came before MAIL: it is to rest.
     Failed(Reason),
-    /// It was too busy to take the connection. The batch comes back and waits; the destination does not rest.
-    Busy(Batch),
+    /// It was too busy to take the connection. The batch comes back and waits; the destination does not rest. With what
+    /// the batch is deferred where that has gone on for long.
+    Busy(Batch, Reason),
     /// Nothing was learnt, for instance because the message was gone.
     Untouched,
 }
@@ -146,7 +147,7 @@ pub enum Action {
         /// The worker.
         worker: WorkerId,
     },
-    /// Defer a batch without an attempt, because its destination rests for long.
+    /// Defer a batch without an attempt, because its destination rests or has been busy for long.
     Suspend {
         /// The batch. It is no longer the scheduler's.
         batch: Batch,

@@ -7,7 +7,7 @@
 use super::place::Cut;
 use super::pool::{Asked, Flight, Key, Mail, first_position};
 use super::{Action, BatchEnd, Health, Scheduler, WorkerId};
-use crate::mail::Batch;
+use crate::mail::{Batch, QueueId};
 
 impl Scheduler {
     /// Gives a batch to a worker: to run at once if it is idle, else into its mailbox.
@@ -80,16 +80,23 @@ impl Scheduler {
                 let longest = self.settings.minimal_backoff_time;
                 place.condition.failed(serial, reason.clone(), now, last, longest)
             }
-            Health::Busy(_) => place.condition.busy(serial, now, last),
+            Health::Busy(..) => place.condition.busy(serial, now, last),
             Health::Untouched => false,
         };
         place.condition.untouched(serial);
-        if let Health::Busy(batch) = health
-            && flight.carries(&batch)
-        {
-            self.put_back(flight, batch);
-        } else {
-            self.land(flight);
+        let busy_for = place.condition.busy_for(now);
+        match health {
+            Health::Busy(batch, reason) if flight.carries(&batch) => {
+                // It stays nobody's fault, but who waits must hear of it some time, and the message must get old.
+                // What counts is how long the server has taken nothing: a long list may wait for long before its turn.
+                if busy_for >= self.settings.minimal_backoff_time && !self.is_withdrawn(flight.id) {
+                    self.land(flight);
+                    self.actions.push(Action::Suspend { batch, reason });
+                } else {
+                    self.put_back(flight, batch);
+                }
+            }
+            _ => self.land(flight),
         }
         if holds_back {
             self.hold_back(key);
@@ -215,6 +222,10 @@ impl Scheduler {
         if let Some(place) = self.places.get_mut(&flight.place) {
             place.put_back(batch);
         }
+    }
+
+    fn is_withdrawn(&self, id: QueueId) -> bool {
+        self.jobs.get(&id).is_none_or(|job| job.withdrawn)
     }
 
     fn leave(&mut self, flight: &Flight) {

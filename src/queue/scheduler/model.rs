@@ -217,7 +217,7 @@ impl World {
         let Some(out) = self.workers[worker].running.take() else { return };
         let destination = match how {
             0 => Health::Failed(failure()),
-            1 => Health::Busy(out.batch),
+            1 => Health::Busy(out.batch, failure()),
             2 => Health::Untouched,
             _ => Health::Reached,
         };
@@ -237,11 +237,11 @@ impl World {
         self.asked.remove(&worker);
         let destination = batch.destination().clone();
         match &end.destination {
-            Health::Busy(_) => self.returned(&batch),
+            Health::Busy(..) => self.returned(&batch),
             _ => self.settled(&batch),
         }
         match &end.destination {
-            Health::Failed(_) | Health::Busy(_) => {
+            Health::Failed(_) | Health::Busy(..) => {
                 self.suspect.insert(destination, self.handed_out);
             }
             Health::Reached if self.suspect.get(&destination).is_some_and(|since| number > *since) => {
@@ -343,7 +343,8 @@ impl World {
                 }
                 Action::Suspend { batch, reason } => {
                     assert!(self.suspect.contains_key(batch.destination()));
-                    assert!(reason.text.starts_with("delivery temporarily suspended: "));
+                    let is_busy = reason.text == failure().text;
+                    assert!(is_busy || reason.text.starts_with("delivery temporarily suspended: "));
                     self.set(&batch, State::Waiting, State::Settled);
                 }
                 Action::LoadMore { id } => {

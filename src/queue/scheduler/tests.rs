@@ -91,7 +91,7 @@ impl Table {
 
     fn busy(&mut self, worker: usize) -> Vec<String> {
         let batch = self.out[&worker][0].clone();
-        self.end(worker, false, Health::Busy(batch))
+        self.end(worker, false, Health::Busy(batch, failure()))
     }
 
     fn end(&mut self, worker: usize, cached: bool, destination: Health) -> Vec<String> {
@@ -357,6 +357,25 @@ fn a_busy_server_gets_the_batch_again_after_a_pause() {
     assert_eq!(table.wait(1), NONE, "pauses grow");
     assert_eq!(table.wait(1), ["1: a"]);
     assert_eq!(table.scheduler.recipients(), 2);
+}
+
+#[test]
+fn what_a_server_is_too_busy_for_is_deferred_only_where_it_has_taken_nothing_for_long() {
+    let mut table = Table::new(1, Limits { destination_recipient_limit: 1, ..concurrency(1) });
+    let all: Vec<_> = (0..9).map(|n| format!("m{n}@x")).collect();
+    assert_eq!(table.load(1, &all.join(" ")), ["0: m0"]);
+    assert_eq!(table.wait(400), NONE);
+    assert_eq!(table.reached(0), ["0: m1"], "the list has been here for longer than until a next attempt");
+    assert_eq!(table.busy(0), NONE);
+    assert_eq!(table.wait(1), ["0: m1"]);
+    assert_eq!(table.wait(298), NONE);
+    assert_eq!(table.busy(0), NONE);
+    assert_eq!(table.wait(2), ["0: m1"]);
+    assert_eq!(table.busy(0), ["suspend m1"], "for 301 seconds nothing was taken");
+    assert_eq!(table.wait(4), ["0: m2"]);
+    assert_eq!(table.reached(0), ["0: m3"]);
+    assert_eq!(table.busy(0), NONE, "since then it has taken something");
+    assert_eq!(table.wait(1), ["0: m3"]);
 }
 
 #[test]
