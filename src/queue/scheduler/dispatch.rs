@@ -29,12 +29,17 @@ impl Scheduler {
     fn next_turn(&mut self) -> Option<Key> {
         let reserved = self.reserved();
         let free = self.pool.free();
-        let first = if free > 0 { self.unserved.pop_front() } else { None };
-        let key = first.or_else(|| if free > reserved { self.served.pop_front() } else { None })?;
-        if let Some(place) = self.places.get_mut(&key) {
-            place.listed = None;
-        }
+        let first = if free > 0 { self.unserved.iter().next().copied() } else { None };
+        let key = first.or_else(|| if free > reserved { self.least_served() } else { None })?;
+        self.unlist(key);
         Some(key)
+    }
+
+    /// Of the destinations that could use a worker more, the one that has fewest; the first of several. By turns alone
+    /// one that gives its workers back soon would lose them, one after the other, to those that keep theirs for long.
+    fn least_served(&self) -> Option<Key> {
+        let workers = |key: &&Key| self.places.get(*key).map_or(0, Place::workers);
+        self.served.iter().min_by_key(workers).copied()
     }
 
     /// Lets a destination start one batch on an idle worker. What stands in a mailbox goes before what waits here: it

@@ -91,6 +91,11 @@ impl Place {
             && self.condition.may_start()
     }
 
+    /// Workers that run a batch for it.
+    pub(super) fn workers(&self) -> usize {
+        self.in_flight - self.mailed.len()
+    }
+
     /// The list on which it is to be.
     pub(super) fn wants(&self) -> Option<List> {
         match self.in_flight {

@@ -292,6 +292,31 @@ fn destinations_take_turns() {
 }
 
 #[test]
+fn a_destination_does_not_lose_its_workers_to_one_that_keeps_them_for_long() {
+    let limits = Limits { destination_recipient_limit: 1, ..Limits::default() };
+    let mut table = Table::with(Settings { workers_reserved: 0, ..settings(8, limits) });
+    let is_fast = |batch: Option<&Batch>| {
+        batch.is_some_and(|b| b.recipients()[0].address.local_part().starts_with("fast"))
+    };
+    // Four at a time are on their way to the fast one: when one is there the next comes in.
+    for id in 0..4 {
+        table.load(id, "fast@fast");
+    }
+    table.load(4, &(0..100).map(|n| format!("slow{n}@slow")).collect::<Vec<_>>().join(" "));
+    for id in 5..60 {
+        let running = table.out.iter().filter(|(_, batches)| is_fast(batches.first()));
+        let worker = *running.map(|(worker, _)| worker).min().unwrap();
+        table.load(id, "fast@fast");
+        for action in table.reached(worker) {
+            if let Some(worker) = action.strip_prefix("back from ") {
+                table.taken_back(worker.parse().unwrap());
+            }
+        }
+    }
+    let running = table.out.values().filter(|batches| is_fast(batches.first())).count();
+    assert_eq!(running, 4);
+}
+#[test]
 fn a_failure_rests_its_destination_and_one_batch_goes_ahead_alone() {
     let limits = Limits { destination_recipient_limit: 1, ..Limits::default() };
     let mut table = Table::new(4, limits);
