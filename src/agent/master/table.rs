@@ -165,7 +165,9 @@ impl Master {
         let Some(in_memory) = self.table.get_mut(&id).and_then(|entry| entry.loaded.as_mut()) else { return };
         if let Some(cursor) = in_memory.next.take() {
             let next = Some((Arc::clone(&in_memory.message), cursor));
-            let window = self.window();
+            // What others have taken of the room is not there. But a list that is not read on would never end.
+            let room = self.scheduler.room().saturating_sub(self.loading * self.window());
+            let window = self.window().min(room.max(1));
             let load = Load { id, from: Place::Active, next, window, is_new: false };
             self.begin_errand(id, Errand::Load(load));
         }

@@ -9,9 +9,9 @@
 //!
 //! A *job* is one message and who still needs it. Every destination has a ring of jobs; each in turn gives one batch,
 //! so that small mail overtakes a posting to a large list. Destinations take turns for workers: first those of
-//! which nothing is in flight, then the others, who leave some workers to the first. A worker may have one more batch
-//! for the same destination in its mailbox, so that it need not wait for the master; that batch is asked back as
-//! soon as another worker could start it.
+//! which nothing is in flight, then the others, the one with fewest workers first, who leave some workers to the
+//! first. A worker may have one more batch for the same destination in its mailbox, so that it need not wait for the
+//! master; that batch is asked back as soon as another worker could start it.
 
 mod condition;
 mod dispatch;
@@ -149,14 +149,18 @@ impl Scheduler {
     }
 
     /// Whether these recipients may be loaded. The last quarter of `active_limit` is for destinations that hold less
-    /// than half of that quarter, so that a large one cannot keep the others out. When memory is empty everything
-    /// may be; else no more than there is [`room`](Self::room) for.
+    /// than half of that quarter, so that a large one cannot keep the others out, and that leave as much room as they
+    /// then hold, so that several of them cannot either. When memory is empty everything may be; else no more than
+    /// there is [`room`](Self::room) for.
     pub fn admits(&self, recipients: &[(Destination, Recipient)]) -> bool {
         if self.recipients == 0 {
             return true;
         }
         let last_part = self.settings.active_limit / LAST_PART;
-        let is_small = |destination| self.held_by(destination) * 2 < last_part;
+        let is_small = |destination| {
+            let held = self.held_by(destination);
+            held * 2 < last_part && held + recipients.len() <= self.room()
+        };
         recipients.len() <= self.room()
             && (self.recipients < self.settings.active_limit - last_part
                 || recipients.iter().all(|(destination, _)| is_small(destination)))

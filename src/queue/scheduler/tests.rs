@@ -466,6 +466,24 @@ fn the_last_quarter_of_memory_is_for_small_destinations() {
 }
 
 #[test]
+fn many_destinations_leave_room_for_another_one() {
+    let mut table = Table::with(Settings { active_limit: 64, ..settings(1, Limits::default()) });
+    let one = |host: &str| vec![(destination(host), Recipient::new(0, address("m")))];
+    let mut id = 0;
+    for round in 0..9 {
+        for place in 0..12 {
+            let host = format!("dead{place}");
+            if table.scheduler.admits(&one(&host)) {
+                id += 1;
+                table.load(id, &format!("m{round}@{host}"));
+            }
+        }
+    }
+    assert_eq!(table.scheduler.room(), 4, "hardly less than each of them holds");
+    assert!(table.scheduler.admits(&one("alive")));
+}
+
+#[test]
 fn other_limits_hold_at_once() {
     let mut table = Table::new(
         8,
