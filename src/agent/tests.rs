@@ -15,7 +15,7 @@ use super::crew::Crew;
 use super::doorbell::{Chime, doorbell};
 use super::master::{Master, Parts};
 use super::message::{Message, Order};
-use super::pickup::{Errand, PickupThread};
+use super::pickup::{Errand, Load, PickupThread};
 use super::recorder::Recorder;
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
@@ -341,7 +341,9 @@ fn mail_for_a_destination_that_rests_for_long_is_deferred_with_its_reason() {
     let order = bench.order(id);
     let text = "delivery temporarily suspended: connect to mx1[192.0.2.1]:24: Connection refused";
     let reason = Reason::local(EnhancedStatus::new(4, 4, 1), text);
-    bench.pickup().run_errand(Errand::Suspend(Box::new(order), reason), &|| false);
+    let mut pickup = bench.pickup();
+    pickup.run_errand(Errand::Suspend(Box::new(order), reason), &|| false);
+    pickup.settle_suspended(1);
     assert_eq!(bench.place(id), Some(Place::Deferred));
     assert_eq!(bench.states(id, Place::Deferred), "-PP");
     let end = format!("/0/0/0, dsn=4.4.1, status=deferred ({text})");
@@ -351,4 +353,29 @@ fn mail_for_a_destination_that_rests_for_long_is_deferred_with_its_reason() {
     assert!(replies.values().all(|reply| reply.text == text) && replies.len() == 2, "{replies:?}");
     let (reports, _) = bench.parts.as_ref().unwrap();
     assert!(matches!(reports.try_recv(), Ok(Report::Dismissed { id: dismissed, .. }) if dismissed == id));
+}
+
+#[test]
+fn mail_does_not_wait_for_what_is_suspended_but_the_rest_of_its_message_does() {
+    let bench = Bench::new();
+    let reason =
+        || Reason::local(EnhancedStatus::new(4, 4, 1), "delivery temporarily suspended: for this test");
+    let suspended: Vec<_> = (0..6).map(|_| bench.submit(&["dead@example.org"])).collect();
+    let other = bench.submit(&["b@example.org"]);
+    let mut pickup = bench.pickup();
+    for id in &suspended {
+        pickup.run_errand(Errand::Suspend(Box::new(bench.order(*id)), reason()), &|| false);
+    }
+    let places = |place| suspended.iter().filter(|id| bench.place(**id) == Some(place)).count();
+    let load = |id, next| Errand::Load(Load { id, from: Place::Active, next, window: 9, is_new: false });
+    assert_eq!((places(Place::Active), places(Place::Deferred)), (6, 0));
+    pickup.run_errand(load(other, None), &|| false);
+    assert_eq!((places(Place::Active), places(Place::Deferred)), (5, 1), "one for one");
+    let last = suspended[5];
+    let next = Some((bench.order(last).message, Cursor::default()));
+    pickup.run_errand(load(last, next), &|| false);
+    assert_eq!((places(Place::Active), places(Place::Deferred)), (4, 2));
+    assert_eq!(bench.place(last), Some(Place::Deferred));
+    pickup.settle_suspended(100);
+    assert_eq!(places(Place::Deferred), 6);
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use jiff::Timestamp;
 
 use super::finish::{self, Finished};
 use super::message::Order;

@@ -3,7 +3,8 @@
 //! - Owns: listings that keep their place, turns between users, the order of claims and loads, moves that an
 //!   administrator asks for.
 //! - Leaves to others: what may be loaded now (`master`), how a file is claimed and read (`spool`).
-//! - Always true: it answers every errand, in order; how many are under way is the master's to bound.
+//! - Always true: it answers every errand, in order; how many are under way is the master's to bound. Only batches to be
+//!   deferred without an attempt wait for their time: there may be thousands at once, and nobody waits for them.
 
 mod listing;
 mod loading;
@@ -11,11 +12,12 @@ mod postponed;
 mod settling;
 mod turns;
 
+use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TryRecvError};
 use nix::unistd::{Uid, User};
 
 use super::control::{Action, Answer};
@@ -24,7 +26,7 @@ use super::message::{Message, Order};
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
 use crate::config::Config;
-use crate::mail::{Outcome, QueueId, Reason};
+use crate::mail::{QueueId, Reason};
 use crate::queue::job::IncomingName;
 use crate::spool::{Cursor, Draft, Names, Pickup, Place, Spool, SubmitLimits};
 use postponed::Postponed;
@@ -114,6 +116,8 @@ pub struct PickupThread {
     postponed_tried: Instant,
     /// Not before this is the postmaster told (again) that room is short.
     shortage_next: Instant,
+    /// To be deferred without an attempt.
+    suspended: VecDeque<(Box<Order>, Reason)>,
 }
 
 impl PickupThread {
@@ -134,6 +138,7 @@ impl PickupThread {
             postponed: Postponed::default(),
             postponed_tried: Instant::now(),
             shortage_next: Instant::now(),
+            suspended: VecDeque::new(),
         }
     }
 
@@ -141,7 +146,7 @@ impl PickupThread {
     pub fn run(mut self, errands: &Receiver<Errand>) {
         let _guard = PickupLost(self.reporter.clone());
         self.recover();
-        while let Ok(errand) = errands.recv() {
+        while let Some(errand) = self.next_errand(errands) {
             self.run_guarded(errand, &|| !errands.is_empty());
         }
         for name in self.postponed.names_of_drafts() {
@@ -167,8 +172,30 @@ impl PickupThread {
         self.reporter.send(Report::Dismissed { id, queued: Vec::new() });
     }
 
+    /// Waits for the next errand, and meanwhile defers what is suspended. What is left of that when the agent ends is on
+    /// disk as it was.
+    fn next_errand(&mut self, errands: &Receiver<Errand>) -> Option<Errand> {
+        while !self.suspended.is_empty() {
+            match errands.try_recv() {
+                Ok(errand) => return Some(errand),
+                Err(TryRecvError::Empty) => self.settle_suspended(1),
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+        errands.recv().ok()
+    }
+
     /// Runs one errand; `others_wait` tells whether a long one should make way for the next.
     pub(super) fn run_errand(&mut self, errand: Errand, others_wait: &dyn Fn() -> bool) {
+        match &errand {
+            Errand::Suspend(..) => {}
+            // The rest of a message comes after what was suspended of it, and so does what an administrator wants.
+            Errand::Load(Load { id, next: Some(_), .. }) | Errand::Act(id, ..) => {
+                self.settle_suspended_of(*id);
+            }
+            // They get their turn also where errands never end, and are no more than fit into memory.
+            _ => self.settle_suspended(self.suspended.len().saturating_sub(self.config.active_limit).max(1)),
+        }
         match errand {
             Errand::Load(load) => {
                 let report = self.load(load);
@@ -177,7 +204,7 @@ impl PickupThread {
             Errand::List { place, everything } => self.list(place, everything),
             Errand::PickUp => self.pick_up(others_wait),
             Errand::Take { name, draft } => self.take(&name, draft),
-            Errand::Suspend(order, reason) => self.settle(&order, &Outcome::Deferred(reason)),
+            Errand::Suspend(order, reason) => self.suspended.push_back((order, reason)),
             Errand::SettleLost(order) => self.settle_lost(&order),
             Errand::Act(id, action, answer) => self.act(id, action, &answer),
             Errand::TellOfPanic(about) => self.tell_of_panic(&about),

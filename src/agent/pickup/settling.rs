@@ -1,5 +1,6 @@
 //! Batches that end without a worker: suspended ones, and those over which a worker has panicked.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use super::PickupThread;
 use crate::agent::message::Order;
 use crate::agent::report::Report;
 use crate::agent::{finish, notices, recorder};
-use crate::mail::{EnhancedStatus, Outcome, Protocol, Reason};
+use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason};
 use crate::notice::TroubleClass;
 use crate::spool::{LoggedReply, State};
 
@@ -19,7 +20,24 @@ const SHORTAGE_INTERVAL: Duration = Duration::from_secs(3600);
 const SHORTAGE_RETRY: Duration = Duration::from_secs(60);
 
 impl PickupThread {
-    pub(super) fn settle(&self, order: &Order, outcome: &Outcome) {
+    /// Defers up to `count` batches that were suspended, the oldest first.
+    pub(in crate::agent) fn settle_suspended(&mut self, count: usize) {
+        for (order, reason) in self.suspended.drain(..count.min(self.suspended.len())).collect::<Vec<_>>() {
+            self.settle(&order, &Outcome::Deferred(reason));
+        }
+    }
+
+    /// The same for all of one message.
+    pub(super) fn settle_suspended_of(&mut self, id: QueueId) {
+        let is_of = |(order, _): &(Box<Order>, Reason)| order.message.envelope.id == id;
+        let (of_it, others): (VecDeque<_>, VecDeque<_>) = self.suspended.drain(..).partition(is_of);
+        self.suspended = others;
+        for (order, reason) in of_it {
+            self.settle(&order, &Outcome::Deferred(reason));
+        }
+    }
+
+    fn settle(&self, order: &Order, outcome: &Outcome) {
         let protocol = order
             .config
             .transport(order.batch.destination().transport())
