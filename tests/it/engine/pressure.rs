@@ -96,6 +96,37 @@ fn a_message_larger_than_memory_is_delivered_in_windows() {
 }
 
 #[test]
+fn several_lists_in_windows_stay_within_memory_together() {
+    const LIMIT: usize = 40;
+    const LISTS: usize = 8;
+    let site = Site::new("");
+    let manner = Manner { pause: Duration::from_millis(20), ..Manner::default() };
+    let peer = Peer::start(&site, "peer", manner);
+    site.configure(&to_socket(
+        &peer.socket,
+        &format!("active_limit = {LIMIT}\nworkers = 8\n[transport.lmtp]\ndestination_recipient_limit = 2\n"),
+    ));
+    let agent = site.start_agent();
+    let mut expected = Vec::new();
+    for list in 0..LISTS {
+        let to: Vec<_> = (0..60).map(|number| format!("u{number:02}@list{list}.example")).collect();
+        submit_job(&site, &format!("list{list}"), json!({"sender": "a@example.org", "recipients": to}));
+        expected.extend(to);
+    }
+    expected.sort();
+    let (until, mut most) = (Instant::now() + 2 * SOON, 0);
+    while !site.files().is_empty() {
+        let (_, recipients) = in_memory(&site, &agent);
+        most = most.max(recipients);
+        assert!(Instant::now() < until, "{:?}\n{}", site.files(), site.log());
+    }
+    // Where there is no room left a list that has begun still gets on, by one recipient at a time.
+    assert!((LIMIT / 2..=LIMIT + LISTS).contains(&most), "{most} recipients in memory");
+    assert_eq!(peer.recipients(), expected, "each exactly once");
+    agent.stop();
+}
+
+#[test]
 fn refused_recipients_in_a_later_window_leave_nothing_behind_in_memory() {
     let site = Site::new("");
     let server = Server::start(&site, "mail", "data-done u1@* delay 300ms");
