@@ -60,11 +60,13 @@ pub enum BadReply {
 pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
     let (mut used, mut code, mut text) = (0, None, String::new());
     while let Some(length) = memchr::memchr(b'\n', &input[used..]) {
-        let line = Line::parse(&input[used..used + length])?;
+        let line = &input[used..used + length];
         used += length + 1;
+        // Before its grammar: what is too long while it arrives must not turn out to be something else once it has.
         if used > REPLY_SIZE_MAX {
             return Err(BadReply::TooLong);
         }
+        let line = Line::parse(line)?;
         if *code.get_or_insert(line.code) != line.code {
             return Err(BadReply::CodeChanged);
         }
@@ -74,10 +76,16 @@ pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
         }
     }
     // A peer that never ends its line or its reply must not fill our memory.
-    if input.len() - used > LINE_SIZE_MAX || input.len() > REPLY_SIZE_MAX {
+    let unfinished = without_cr(&input[used..]);
+    if unfinished.len() > LINE_SIZE_MAX || input.len() > REPLY_SIZE_MAX {
         return Err(BadReply::TooLong);
     }
     Ok(None)
+}
+
+/// The CR of a line's end does not count, whether or not its LF has come.
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// One line: code, blank or hyphen, text.
@@ -89,7 +97,7 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn parse(line: &'a [u8]) -> Result<Self, BadReply> {
-        let octets = line.strip_suffix(b"\r").unwrap_or(line);
+        let octets = without_cr(line);
         if octets.len() > LINE_SIZE_MAX {
             return Err(BadReply::TooLong);
         }
@@ -109,7 +117,8 @@ impl<'a> Line<'a> {
 
     /// An enhanced status code counts only where its class agrees with the reply's (RFC 2034 section 4).
     fn status(&self) -> Option<EnhancedStatus> {
-        let word = self.octets.get(4..)?.split(|&b| b == b' ').next()?;
+        // Less the blanks that the text loses too, so that the text shows what was understood.
+        let word = self.octets.trim_ascii_end().get(4..)?.split(|&b| b == b' ').next()?;
         let status: EnhancedStatus = std::str::from_utf8(word).ok()?.parse().ok()?;
         (u16::from(status.class()) == self.code / 100).then_some(status)
     }
@@ -131,7 +140,7 @@ impl<'a> Line<'a> {
 /// `octets` as text, without what would upset a log or a terminal.
 fn printable(octets: &[u8]) -> String {
     let printable = |c: char| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c };
-    String::from_utf8_lossy(octets).trim_end().chars().map(printable).collect()
+    String::from_utf8_lossy(octets.trim_ascii_end()).chars().map(printable).collect()
 }
 
 /// The beginning of a line that is no reply: enough to see what it is instead.
@@ -237,6 +246,36 @@ mod tests {
             assert_eq!(one(&whole[..end]), Ok(None), "{end}");
         }
         assert!(one(whole).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_longest_line_may_arrive_in_any_pieces() {
+        let whole = [b"250 ".as_slice(), &[b'x'; LINE_SIZE_MAX - 4], b"\r\n"].concat();
+        for end in [whole.len() - 2, whole.len() - 1] {
+            assert_eq!(one(&whole[..end]), Ok(None), "{end}");
+        }
+        assert!(one(&whole).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_reply_that_is_too_long_is_nothing_else_whenever_one_looks() {
+        let line = [b"250-".as_slice(), &[b'x'; 1000], b"\r\n"].concat();
+        let whole =
+            [line.repeat(16), b"2x0 no reply, and past the limit ".repeat(20), b"\r\n".to_vec()].concat();
+        assert_eq!(one(&whole[..whole.len() - 1]), Err(BadReply::TooLong));
+        assert_eq!(one(&whole), Err(BadReply::TooLong));
+    }
+
+    #[test]
+    fn a_status_counts_as_it_is_shown() {
+        for (input, text, status) in [
+            (&b"550 5.1.1\t\r\n"[..], "550 5.1.1", Some(EnhancedStatus::new(5, 1, 1))),
+            (b"550 5.1.1\xc2\xa0\r\n", "550 5.1.1\u{a0}", None),
+            (b"550 5.1.1\tno\r\n", "550 5.1.1?no", None),
+        ] {
+            let (reply, _) = parse_reply(input).unwrap().unwrap();
+            assert_eq!((reply.text(), reply.enhanced_status()), (text, status));
+        }
     }
 
     #[test]
