@@ -182,8 +182,12 @@ pub enum BadNexthop {
     /// The port is not 1 to 65535.
     #[error("\"{0}\" is no port number")]
     Port(String),
-    /// A socket's path that is not absolute or does not fit into a socket address.
-    #[error("the socket path \"{0}\" is not absolute, or is longer than {SOCKET_PATH_MAX} octets")]
+    /// A socket's path that is not absolute, does not fit into a socket address, or would not stay one word in a log
+    /// line.
+    #[error(
+        "the socket path \"{0}\" is not absolute, has a blank or a control character, or is longer than \
+         {SOCKET_PATH_MAX} octets"
+    )]
     Path(String),
     /// More servers than are ever tried.
     #[error("a nexthop has at most {SERVERS_MAX} destinations")]
@@ -245,7 +249,9 @@ fn split_transport(
 
 fn parse_destination(word: &str) -> Result<Written, BadNexthop> {
     if let Some(path) = word.strip_prefix("unix:").or_else(|| word.starts_with('/').then_some(word)) {
-        if !path.starts_with('/') || path.len() > SOCKET_PATH_MAX || path.contains('\0') {
+        // What is no ASCII blank may be one to whoever reads the canonical form back, or the log.
+        let breaks = |c: char| c.is_control() || c.is_whitespace();
+        if !path.starts_with('/') || path.len() > SOCKET_PATH_MAX || path.contains(breaks) {
             return Err(BadNexthop::Path(path.to_owned()));
         }
         return Ok(Written::Unix(Path::new(path).to_owned()));
@@ -353,6 +359,9 @@ mod tests {
             "relay:inet:mx1",
             "/run/lmtp,unix:",
             "/a\0b",
+            "/run/a\nb",
+            "unix:/run/\u{1b}[2J",
+            "unix:/run/a\u{a0},",
         ] {
             assert!(destination(text).is_err(), "{text:?} gave {:?}", destination(text));
         }
