@@ -20,3 +20,4 @@ pub use dsn::{BadParameter, Notify, OriginalRecipient, Return, xtext};
 pub use envelope::{Batch, BodyType, Envelope, Recipient};
 pub use outcome::{EnhancedStatus, Outcome, Reason};
 pub use queue_id::QueueId;
+pub use text::shortened;

@@ -11,7 +11,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::mail::{Address, BodyType, Notify, OriginalRecipient, QueueId, Recipient, Return, Sender};
+use crate::mail::{
+    Address, BodyType, Notify, OriginalRecipient, QueueId, Recipient, Return, Sender, shortened,
+};
 
 /// Octets in a job line, its LF not counted.
 pub const LINE_LENGTH_MAX: usize = 1 << 20;
@@ -157,10 +159,10 @@ impl JobLine {
             return Err(BadJobLine::Json("it does not begin with \"{\"".into()));
         }
         let members: Members<'_> =
-            serde_json::from_slice(line).map_err(|error| BadJobLine::Json(cut(&error)))?;
+            serde_json::from_slice(line).map_err(|error| BadJobLine::Json(shown(&error)))?;
         let file: String = required("queue_file", members.queue_file)?;
         let bad_file = |why: &str| {
-            let file = escape_for_log(file.as_bytes());
+            let file = shortened(&escape_for_log(file.as_bytes()));
             BadJobLine::Member("queue_file", format!("\"{file}\" {why}"))
         };
         if let Some(id) = file.strip_prefix("active/") {
@@ -236,7 +238,7 @@ fn read_recipient(value: &RawValue, number: usize) -> Result<SubmittedRecipient,
         serde_json::from_str(value.get()).map(only)
     };
     recipient
-        .map_err(|error| BadJobLine::Member("recipients", format!("recipient {number}: {}", cut(&error))))
+        .map_err(|error| BadJobLine::Member("recipients", format!("recipient {number}: {}", shown(&error))))
 }
 
 impl SubmittedRecipient {
@@ -271,7 +273,7 @@ fn optional<'a, T: Deserialize<'a>>(
     value: Option<&'a RawValue>,
 ) -> Result<Option<T>, BadJobLine> {
     let Some(value) = value else { return Ok(None) };
-    serde_json::from_str(value.get()).map_err(|error| BadJobLine::Member(name, cut(&error)))
+    serde_json::from_str(value.get()).map_err(|error| BadJobLine::Member(name, shown(&error)))
 }
 
 /// A member that goes into log lines and commands as it is: no queue file takes one that could leave them, however often
@@ -286,14 +288,9 @@ fn text(name: &'static str, value: Option<&RawValue>) -> Result<Option<String>, 
     Ok(text)
 }
 
-/// The beginning of what is said about a line: it may repeat a member, and that may be as long as the line.
-fn cut(error: &serde_json::Error) -> String {
-    let mut text = error.to_string();
-    if text.len() > SHOWN_MAX {
-        text.truncate(text.floor_char_boundary(SHOWN_MAX));
-        text.push_str("...");
-    }
-    text
+/// What a parser says of a line; it may repeat all of it.
+fn shown(error: &serde_json::Error) -> String {
+    shortened(&error.to_string())
 }
 
 /// The first 200 octets of a line for the log: printable ASCII, everything else as `\xNN`.

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::mail::{
-    Address, BodyType, Envelope, Notify, OriginalRecipient, QueueId, Recipient, Return, Sender,
+    Address, BodyType, Envelope, Notify, OriginalRecipient, QueueId, Recipient, Return, Sender, shortened,
 };
 
 /// How a queue file of any version begins.
@@ -205,7 +205,12 @@ pub(super) fn check_member(name: &str, value: &str) -> Result<(), FormatError> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(line: &'a [u8], what: &str) -> Result<T, FormatError> {
-    serde_json::from_slice(line).map_err(|error| FormatError::Bad(format!("{what} does not parse: {error}")))
+    serde_json::from_slice(line).map_err(|error| unparsable(what, &error))
+}
+
+/// The parser's own words may repeat the whole line, which anybody may have written.
+fn unparsable(what: impl fmt::Display, error: &serde_json::Error) -> FormatError {
+    FormatError::Bad(format!("{what} does not parse: {}", shortened(&error.to_string())))
 }
 
 /// Reads up to and without the next LF, at most `max` octets with it; `false` if there was none.
@@ -294,7 +299,7 @@ pub(super) fn read_recipient(
         )));
     }
     let parsed: RecipientLine = serde_json::from_slice(line)
-        .map_err(|error| FormatError::Bad(format!("its recipient {position} does not parse: {error}")))?;
+        .map_err(|error| unparsable(format_args!("its recipient {position}"), &error))?;
     Ok(Recipient {
         position,
         address: parsed.address,

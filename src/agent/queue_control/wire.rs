@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use super::protocol::{Line, Request};
+use crate::mail::shortened;
 
 /// Octets of a question, its LF included: about 20,000 recipients.
 pub const REQUEST_MAX: usize = 1 << 20;
@@ -64,22 +65,29 @@ pub fn read_request(
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Some(Err(error.to_string()))),
         Err(error) => return Err(error),
     };
-    Ok(Some(serde_json::from_slice(&line).map_err(|error| error.to_string())))
+    Ok(Some(serde_json::from_slice(&line).map_err(|error| shortened(&error.to_string()))))
 }
 
 /// Reads a line of an answer, with the content that follows it.
 pub fn read_line(reader: &mut impl BufRead) -> io::Result<Line> {
     let line = read_octets(reader, LINE_MAX, None)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    let mut line: Line = serde_json::from_slice(&line)?;
+    let mut line: Line = serde_json::from_slice(&line).map_err(|error| unreadable(&error))?;
     if let Line::Content { octets, data } = &mut line {
-        let length = usize::try_from(*octets).unwrap_or(usize::MAX);
-        if length > LINE_MAX {
+        if *octets > LINE_MAX as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a piece of content is too large"));
         }
-        data.resize(length, 0);
-        reader.read_exact(data)?;
+        // Memory grows with what comes, not with what was announced.
+        reader.take(*octets).read_to_end(data)?;
+        if data.len() as u64 != *octets {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
     Ok(line)
+}
+
+/// A line that came whole and is none of ours.
+fn unreadable(error: &serde_json::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, shortened(&error.to_string()))
 }
 
 /// Writes a line of an answer, with its content. Does not flush.
@@ -148,7 +156,7 @@ impl<'a, R: BufRead> ContentReader<'a, R> {
     fn next_piece(&mut self) -> io::Result<()> {
         let line = read_octets(self.reader, PIECE_LINE_MAX, Some(self.deadline))?;
         let line = line.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let PieceLine { content } = serde_json::from_slice(&line)?;
+        let PieceLine { content } = serde_json::from_slice(&line).map_err(|error| unreadable(&error))?;
         self.left = content.octets;
         self.ended = content.octets == 0;
         Ok(())
