@@ -34,6 +34,7 @@ pub use choices::{Flags, InetProtocols, LogTarget, NotifyClass, NotifyClasses};
 pub use error::{ConfigError, Problem};
 pub use keys::{Setting, quoted};
 pub use layers::{DEFAULT_FILE, Sources};
+pub use parse::{read_size, read_time};
 pub use routes::Routes;
 pub use timeouts::{Timeout, Timeouts};
 pub use transport::Transport;

@@ -57,9 +57,13 @@ pub(super) fn port(given: &Given) -> Result<NonZeroU16, String> {
     port.ok_or_else(|| "a port from 1 to 65535 is needed".to_owned())
 }
 
-/// Seconds, or a number with one of `s m h d w`.
+/// A time.
 pub(super) fn time(given: &Given) -> Result<Duration, String> {
-    let text = given.text()?;
+    read_time(given.text()?)
+}
+
+/// Reads a time: seconds, or a number with one of `s m h d w`, at most ten years. The error says what is needed.
+pub fn read_time(text: &str) -> Result<Duration, String> {
     let (digits, unit) = split_unit(text);
     let unit = match unit {
         "" | "s" => Some(1),
@@ -91,9 +95,14 @@ pub(super) fn timeout(given: &Given) -> Result<Timeout, String> {
         .ok_or_else(|| "a timeout of zero would mean to wait for ever; give a time, up to 520w".to_owned())
 }
 
-/// Octets, or a number with `K`, `M` or `G`.
+/// A size.
 pub(super) fn size(given: &Given) -> Result<u64, String> {
-    let (digits, unit) = split_unit(given.text()?);
+    read_size(given.text()?)
+}
+
+/// Reads a size: octets, or a number with `K`, `M` or `G` for the powers of 1024. The error says what is needed.
+pub fn read_size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = split_unit(text);
     let unit: Option<u64> = match unit {
         "" => Some(1),
         "K" | "k" => Some(1 << 10),

@@ -27,5 +27,7 @@ pub use counts::Counts;
 pub use extension::Extension;
 pub use listen::Listen;
 pub use maildir::maildir_name;
-pub use script::{BadRule, SCRIPT_HELP, Script, ScriptError};
+pub use receive::DotDecoder;
+pub use script::{BadRule, SCRIPT_HELP, Script, ScriptError, pattern_matches};
 pub use server::{Handle, Sink, SinkConfig, Store};
+pub use syntax::{parse_chunk, split_path};

@@ -56,7 +56,7 @@ pub(super) fn receive_chunk(
 
 /// Takes the transparency dots out of what arrives in pieces.
 #[derive(Debug)]
-struct DotDecoder {
+pub struct DotDecoder {
     at_line_start: bool,
 }
 
@@ -70,7 +70,7 @@ impl Default for DotDecoder {
 impl DotDecoder {
     /// Decodes what it can of `input`; returns the octets that it used, and whether the end was among them. What is
     /// left (two octets at most) has to be given again, with more.
-    fn decode(&mut self, input: &[u8], take: &mut impl FnMut(&[u8])) -> (usize, bool) {
+    pub fn decode(&mut self, input: &[u8], take: &mut impl FnMut(&[u8])) -> (usize, bool) {
         let mut rest = input;
         loop {
             if self.at_line_start {

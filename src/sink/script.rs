@@ -361,7 +361,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 
 /// Whether `text` fits `pattern`, without regard to case. Goes back only to the last `*`, so that the time is
 /// bounded by the product of the lengths.
-fn pattern_matches(pattern: &str, text: &str) -> bool {
+pub fn pattern_matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t, mut retry) = (0, 0, None);
     while t < text.len() {

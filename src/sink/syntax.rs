@@ -32,7 +32,7 @@ pub(super) fn is_one_of(value: &str, known: &[&str]) -> bool {
 }
 
 /// The path after `keyword` (in any case) without its angle brackets, and the parameters behind it.
-pub(super) fn split_path<'t>(rest: &'t str, keyword: &str) -> Option<(&'t str, &'t str)> {
+pub fn split_path<'t>(rest: &'t str, keyword: &str) -> Option<(&'t str, &'t str)> {
     let (head, rest) = rest.split_at_checked(keyword.len())?;
     let rest = rest.trim_start().strip_prefix('<').filter(|_| head.eq_ignore_ascii_case(keyword))?;
     let (mut quoted, mut escaped) = (false, false);
@@ -55,7 +55,7 @@ pub(super) fn path_of(rest: &str) -> &str {
 }
 
 /// Reads `n` or `n LAST`.
-pub(super) fn parse_chunk(rest: &str) -> Option<(u64, bool)> {
+pub fn parse_chunk(rest: &str) -> Option<(u64, bool)> {
     let mut words = rest.split_ascii_whitespace();
     let octets =
         words.next().filter(|word| word.bytes().all(|octet| octet.is_ascii_digit()))?.parse().ok()?;

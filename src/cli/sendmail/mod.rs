@@ -6,7 +6,7 @@
 //!   nothing was queued, and says why in one line on standard error. Only where an agent that was given the message goes
 //!   away before it answers, nobody knows; then the line says that.
 
-mod address_list;
+pub mod address_list;
 mod caller;
 mod failure;
 mod message;
