@@ -58,7 +58,7 @@ pub enum BadReply {
 /// Parses the reply at the front of `input`; `None` until its last line has arrived. Also returns the bytes it
 /// used: what follows answers the next pipelined command.
 pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
-    let (mut used, mut code, mut text) = (0, None, String::new());
+    let (mut used, mut code) = (0, None);
     while let Some(length) = memchr::memchr(b'\n', &input[used..]) {
         let line = &input[used..used + length];
         used += length + 1;
@@ -70,8 +70,9 @@ pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
         if *code.get_or_insert(line.code) != line.code {
             return Err(BadReply::CodeChanged);
         }
-        line.append_to(&mut text);
         if line.is_last {
+            // Only now: a reply that comes octet by octet is looked at once for each.
+            let text = text_of(&input[..used]);
             return Ok(Some((Reply { code: line.code, status: line.status(), text }, used)));
         }
     }
@@ -122,19 +123,25 @@ impl<'a> Line<'a> {
         let status: EnhancedStatus = std::str::from_utf8(word).ok()?.parse().ok()?;
         (u16::from(status.class()) == self.code / 100).then_some(status)
     }
+}
 
-    fn append_to(&self, text: &mut String) {
+/// The lines of a whole reply as text, joined by LF.
+fn text_of(reply: &[u8]) -> String {
+    let lines = reply.strip_suffix(b"\n").unwrap_or(reply).split(|&octet| octet == b'\n');
+    let mut text = String::with_capacity(reply.len());
+    for line in lines {
         if !text.is_empty() {
             text.push('\n');
         }
-        match std::str::from_utf8(self.octets) {
+        match std::str::from_utf8(line) {
             // Nearly every line is plain ASCII, and needs no look at each character.
             Ok(plain) if plain.bytes().all(|octet| matches!(octet, b' '..=b'~')) => {
                 text.push_str(plain.trim_ascii_end());
             }
-            _ => text.push_str(&printable(self.octets)),
+            _ => text.push_str(&printable(line)),
         }
     }
+    text
 }
 
 /// `octets` as text, without what would upset a log or a terminal.
