@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::text::shortened;
+
 /// Octets of a socket's path: what `sun_path` holds on Linux, less its NUL.
 const SOCKET_PATH_MAX: usize = 107;
 /// Servers in one nexthop.
@@ -243,7 +245,7 @@ fn split_transport(
     }
     match word.parse() {
         Ok(transport) if is_transport(word) => Ok((transport, rest)),
-        _ => Err(BadNexthop::UnknownTransport(word.to_owned())),
+        _ => Err(BadNexthop::UnknownTransport(shortened(word))),
     }
 }
 
@@ -252,33 +254,33 @@ fn parse_destination(word: &str) -> Result<Written, BadNexthop> {
         // What is no ASCII blank may be one to whoever reads the canonical form back, or the log.
         let breaks = |c: char| c.is_control() || c.is_whitespace();
         if !path.starts_with('/') || path.len() > SOCKET_PATH_MAX || path.contains(breaks) {
-            return Err(BadNexthop::Path(path.to_owned()));
+            return Err(BadNexthop::Path(shortened(path)));
         }
         return Ok(Written::Unix(Path::new(path).to_owned()));
     }
     let word = word.strip_prefix("inet:").unwrap_or(word);
     let (host, rest) = match word.strip_prefix('[') {
         Some(inner) => {
-            let (address, rest) = inner.split_once(']').ok_or_else(|| BadNexthop::Host(word.to_owned()))?;
-            (parse_address(address).ok_or_else(|| BadNexthop::Host(word.to_owned()))?, rest)
+            let (address, rest) = inner.split_once(']').ok_or_else(|| BadNexthop::Host(shortened(word)))?;
+            (parse_address(address).ok_or_else(|| BadNexthop::Host(shortened(word)))?, rest)
         }
         None => {
             let (host, rest) = word.split_at(word.find(':').unwrap_or(word.len()));
             if !is_host_name(host) {
-                return Err(BadNexthop::Host(word.to_owned()));
+                return Err(BadNexthop::Host(shortened(word)));
             }
             (host.to_ascii_lowercase(), rest)
         }
     };
     let port = match rest.strip_prefix(':') {
         None if rest.is_empty() => None,
-        None => return Err(BadNexthop::Host(word.to_owned())),
+        None => return Err(BadNexthop::Host(shortened(word))),
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Some(digits.parse().map_err(|_| BadNexthop::Port(digits.to_owned()))?)
+            Some(digits.parse().map_err(|_| BadNexthop::Port(shortened(digits)))?)
         }
         // `host:name:24` names something before the host that is neither "inet" nor a transport.
-        Some(other) if other.contains(':') => return Err(BadNexthop::UnknownTransport(host)),
-        Some(other) => return Err(BadNexthop::Port(other.to_owned())),
+        Some(other) if other.contains(':') => return Err(BadNexthop::UnknownTransport(shortened(&host))),
+        Some(other) => return Err(BadNexthop::Port(shortened(other))),
     };
     Ok(Written::Tcp { host, port })
 }
