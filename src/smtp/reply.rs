@@ -133,6 +133,7 @@ fn text_of(reply: &[u8]) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
+        let line = without_cr(line);
         match std::str::from_utf8(line) {
             // Nearly every line is plain ASCII, and needs no look at each character.
             Ok(plain) if plain.bytes().all(|octet| matches!(octet, b' '..=b'~')) => {

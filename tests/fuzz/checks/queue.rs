@@ -176,7 +176,8 @@ fn check_written_again(queue: &Queue, loaded: &Loaded, recipients: Vec<Recipient
     let expected: Vec<_> = recipients.into_iter().map(|recipient| (recipient, State::Pending)).collect();
     assert_eq!(again.recipients, expected);
     let (size, body, arrival) = (again.envelope.size, again.envelope.body, again.envelope.arrival);
-    assert_eq!(again.envelope, lastmile::mail::Envelope { id, size, body, arrival, ..envelope });
+    let expected = lastmile::mail::Envelope { id, size, body, arrival, ..(*envelope).clone() };
+    assert_eq!(*again.envelope, expected);
     let written = content_of(&queue.spool.open_message(id, Place::Active).unwrap());
     assert_eq!(written, wire_form(content));
     assert!(queue.spool.remove(id, Place::Active).unwrap());
