@@ -27,11 +27,12 @@
 //! | `S: <partial>TEXT` | TEXT without a line end; `\r \n \t \\ \xNN` are escapes |
 //! | `S: <drip TIME>TEXT` | a line, one octet each TIME |
 //! | `S: <flood N>` | N octets without a line end |
-//! | `= ADDRESS OUTCOME DSN [TEXT]` | the outcome: delivered, deferred or bounced, and its text, if given, exactly |
+//! | `= ADDRESS OUTCOME DSN [TEXT]` | the outcome: `delivered`, `deferred`, `in-doubt` or `bounced`, and its text, if given, exactly |
 //! | `--` | the next transaction begins; what the server says first here is said before the client starts |
 //!
 //! What stands before a transaction's first outcome belongs to delivering, what stands behind the last transaction's
 //! outcomes to closing. A client whose QUIT may come now or before the next transaction says it after the `--`.
+//! `in-doubt` is deferred too, but the server may hold the message all the same; `deferred` says that it cannot.
 //!
 //! Lines of the client without one of the server between them have to come without waiting for an answer; where
 //! the server answers, nothing more may have come. In outcomes `H` stands for the server as the log names it, and
@@ -73,7 +74,7 @@ const THREADS: usize = 8;
 /// The client that a dialogue tries.
 pub trait Client {
     /// Delivers one message to recipients of one destination; what became of each.
-    fn deliver(&mut self, delivery: &Delivery) -> Vec<(Address, Outcome)>;
+    fn deliver(&mut self, delivery: &Delivery) -> Vec<Became>;
     /// Closes the connection in order, if there still is one.
     fn close(&mut self);
 }
@@ -103,6 +104,28 @@ pub struct Delivery {
     pub content: Vec<u8>,
     /// How long the connection is to have been idle.
     pub rested: Duration,
+}
+
+/// What became of a recipient.
+#[derive(Clone, Debug)]
+pub struct Became {
+    pub address: Address,
+    pub outcome: Outcome,
+    /// The server may hold the message all the same.
+    pub in_doubt: bool,
+}
+
+impl Became {
+    /// The outcome as a file writes it.
+    fn word(&self) -> &'static str {
+        match (&self.outcome, self.in_doubt) {
+            (Outcome::Delivered(_), false) => "delivered",
+            (Outcome::Deferred(_), false) => "deferred",
+            (Outcome::Deferred(_), true) => "in-doubt",
+            (Outcome::Bounced(_), false) => "bounced",
+            (Outcome::Delivered(_) | Outcome::Bounced(_), true) => "answered, and in doubt all the same",
+        }
+    }
 }
 
 /// A file, read.
@@ -190,21 +213,16 @@ pub fn play<C: Client>(dialogue: &Dialogue, connect: impl FnOnce(&Setup) -> C) -
     if all.is_empty() { Ok(()) } else { Err(all.join("\n")) }
 }
 
-fn compare(expected: &[Expected], outcomes: &[(Address, Outcome)], server: &Server) -> Vec<String> {
+fn compare(expected: &[Expected], outcomes: &[Became], server: &Server) -> Vec<String> {
     let mut differences = Vec::new();
     for expected in expected {
-        let mut of_this = outcomes.iter().filter(|(address, _)| *address == expected.address);
-        let (Some((_, outcome)), None) = (of_this.next(), of_this.next()) else {
-            let count = outcomes.iter().filter(|(address, _)| *address == expected.address).count();
+        let mut of_this = outcomes.iter().filter(|became| became.address == expected.address);
+        let (Some(became), None) = (of_this.next(), of_this.next()) else {
+            let count = outcomes.iter().filter(|became| became.address == expected.address).count();
             differences.push(format!("line {}: {} has {count} outcomes", expected.line, expected.address));
             continue;
         };
-        let word = match outcome {
-            Outcome::Delivered(_) => "delivered",
-            Outcome::Deferred(_) => "deferred",
-            Outcome::Bounced(_) => "bounced",
-        };
-        let reason = outcome.reason();
+        let (word, reason) = (became.word(), became.outcome.reason());
         let text = with_h(&reason.text, server);
         let fits = word == expected.word
             && reason.status == expected.status

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lastmile::config::{Config, Sources, Timeout, Timeouts, Transport};
-use lastmile::mail::{Address, Batch, Destination, Outcome, Protocol};
+use lastmile::mail::{Batch, Destination, Outcome, Protocol};
 use lastmile::net::{CachedConnection, Content, Delivered, Observer, Peer, Stepwise};
 use lastmile::smtp::{Capabilities, Settled, Stage};
 
-use super::{Client, Delivery, Setup};
+use super::{Became, Client, Delivery, Setup};
 
 /// Our own name in LHLO.
 pub const MYHOSTNAME: &str = "client.example";
@@ -78,7 +78,7 @@ fn set_timeout(timeouts: &mut Timeouts, stage: Stage, limit: Duration) {
 }
 
 impl Client for Shipped {
-    fn deliver(&mut self, delivery: &Delivery) -> Vec<(Address, Outcome)> {
+    fn deliver(&mut self, delivery: &Delivery) -> Vec<Became> {
         // The connection looks at the clock itself.
         std::thread::sleep(delivery.rested);
         let (envelope, recipients) = (delivery.envelope.clone().into(), delivery.recipients.clone());
@@ -115,12 +115,17 @@ pub struct Collector {
 }
 
 impl Collector {
-    fn outcomes(self, batch: &Batch) -> Vec<(Address, Outcome)> {
+    fn outcomes(self, batch: &Batch) -> Vec<Became> {
         let address = |position| {
             let found = batch.recipients().iter().find(|recipient| recipient.position == position);
             found.expect("a recipient of the batch").address.clone()
         };
-        self.settled.into_iter().map(|settled| (address(settled.position), settled.outcome)).collect()
+        let became = |Settled { position, outcome, in_doubt }| Became {
+            address: address(position),
+            outcome,
+            in_doubt,
+        };
+        self.settled.into_iter().map(became).collect()
     }
 }
 

@@ -246,7 +246,7 @@ pub fn parse_outcome(line: usize, text: &str) -> Result<Expected, String> {
     let status: EnhancedStatus = status.parse()?;
     let class = match word {
         "delivered" => 2,
-        "deferred" => 4,
+        "deferred" | "in-doubt" => 4,
         "bounced" => 5,
         _ => return Err(format!("{word:?} is no outcome")),
     };

@@ -87,7 +87,7 @@ impl Mirror {
 }
 
 impl Client for Mirror {
-    fn deliver(&mut self, _: &Delivery) -> Vec<(Address, Outcome)> {
+    fn deliver(&mut self, _: &Delivery) -> Vec<Became> {
         let transaction = self.dialogue.transactions[self.at].clone();
         self.at += 1;
         let is_last = self.at == self.dialogue.transactions.len();
@@ -99,10 +99,10 @@ impl Client for Mirror {
             let reason = Reason::local(expected.status, expected.text.clone().unwrap_or_default());
             let outcome = match expected.word.as_str() {
                 "delivered" => Outcome::Delivered(reason),
-                "deferred" => Outcome::Deferred(reason),
+                "deferred" | "in-doubt" => Outcome::Deferred(reason),
                 _ => Outcome::Bounced(reason),
             };
-            (expected.address.clone(), outcome)
+            Became { address: expected.address.clone(), outcome, in_doubt: expected.word == "in-doubt" }
         };
         transaction.outcomes.iter().map(outcome).collect()
     }
@@ -222,22 +222,26 @@ fn the_peer_notices_who_departs_from_the_dialogue() {
 #[test]
 fn outcomes_are_compared_one_by_one() {
     let server = Server::Unix("/run/s".into());
-    let address = |text: &str| text.parse::<Address>().unwrap();
     let text = "lost connection with peer.example[/run/s] while sending MAIL FROM";
     let lost = Outcome::Deferred(Reason::local("4.4.2".parse().unwrap(), text));
+    let became = |in_doubt| Became { address: "b@x".parse().unwrap(), outcome: lost.clone(), in_doubt };
     for (expected, fits) in [
         ("b@x deferred 4.4.2 lost connection with H while sending MAIL FROM", true),
         ("b@x deferred 4.4.2", true),
+        ("b@x in-doubt 4.4.2", false),
         ("b@x deferred 4.4.1", false),
         ("b@x bounced 5.4.2", false),
         ("b@x deferred 4.4.2 lost connection", false),
         ("c@x deferred 4.4.2", false),
     ] {
         let expected = [parse_outcome(1, expected).unwrap()];
-        let outcomes = [(address("b@x"), lost.clone())];
-        assert_eq!(compare(&expected, &outcomes, &server).is_empty(), fits, "{expected:?}");
+        assert_eq!(compare(&expected, &[became(false)], &server).is_empty(), fits, "{expected:?}");
     }
-    let twice = [(address("b@x"), lost.clone()), (address("b@x"), lost)];
+    for (word, fits) in [("in-doubt", true), ("deferred", false)] {
+        let expected = [parse_outcome(1, &format!("b@x {word} 4.4.2")).unwrap()];
+        assert_eq!(compare(&expected, &[became(true)], &server).is_empty(), fits, "{word}");
+    }
+    let twice = [became(false), became(false)];
     assert!(!compare(&[parse_outcome(1, "b@x deferred 4.4.2").unwrap()], &twice, &server).is_empty());
     let tcp = Server::Tcp { host: "127.0.0.1".to_owned(), port: 24.try_into().unwrap() };
     assert_eq!(
