@@ -196,6 +196,7 @@ impl Connection {
         self.write_content(flight, encoding, content, transport)
             .or_else(|cause| self.after_failed_write(cause, transaction, observer))
             .map_err(|cause| self.broken(Stage::DataXfer, cause, progress))?;
+        transaction.content_has_left();
         let now = Instant::now();
         let each = transport.timeouts.data_done.get();
         progress.end_of_data_written = Some(now);

@@ -148,6 +148,7 @@ pub struct Transaction<'s, 'a> {
     mail_refused: bool,
     /// The first of those at the end who were "too many".
     too_many_from: Option<usize>,
+    /// All of the content has left, the end of data with it.
     content_sent: bool,
     replies_read: usize,
     reusable: bool,
@@ -264,7 +265,6 @@ impl<'s, 'a> Transaction<'s, 'a> {
         if let Some(due) = self.due.back() {
             flight.stage = due.stage();
         }
-        self.content_sent |= flight.content.is_some();
         (!flight.commands.is_empty() || flight.content.is_some()).then_some(flight)
     }
 
@@ -341,6 +341,11 @@ impl<'s, 'a> Transaction<'s, 'a> {
     fn rcpt_from(&self, at: usize) -> Turn {
         let open = self.slots.iter().skip(at).position(|slot| slot.fate == Fate::Open);
         open.map_or(Turn::Data, |skipped| Turn::Rcpt(at + skipped))
+    }
+
+    /// A flight with content was written to its last octet: from now on the server may hold the message.
+    pub fn content_has_left(&mut self) {
+        self.content_sent = true;
     }
 
     /// Takes the reply that was due. An error means that the conversation is broken: see [`Transaction::fail`].
