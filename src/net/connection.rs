@@ -238,7 +238,8 @@ impl Connection {
         self.link.write_content(&out, progress, deadline)
     }
 
-    /// A server that stops reading has often said why: its replies are taken as if they had come in time.
+    /// A server that stops reading has often said why: its replies are taken as if they had come in time. Refusals
+    /// stand. Accepting content that has not left is no answer, and ends this.
     fn after_failed_write(
         &mut self,
         cause: Cause,

@@ -3,7 +3,8 @@
 //! - Owns: what is written in which flight, which reply answers what, and which recipient each reply settles.
 //! - Leaves to others: reading, writing and deadlines (`net`); what a refusal means (`failure`).
 //! - Always true: a reply settles its recipient by position, the moment it arrives, and once. Every reply that is
-//!   due is read, whatever an earlier one said; only a 421, silence or a broken reply ends that.
+//!   due is read, whatever an earlier one said; only a 421, silence or a broken reply ends that. Nobody is delivered
+//!   to before all of the content has left.
 
 use std::collections::VecDeque;
 
@@ -437,8 +438,9 @@ impl<'s, 'a> Transaction<'s, 'a> {
 
     fn on_final(&mut self, at: usize, reply: &Reply) -> Result<(), BadReply> {
         let outcome = match reply.class() {
-            Class::Success => failure::accepted(reply),
-            Class::Continue => return self.wrong_class(Due::Final(at), reply),
+            Class::Success if self.content_sent => failure::accepted(reply),
+            // Whatever is accepted before the end of data has left, it is not the message.
+            Class::Success | Class::Continue => return self.wrong_class(Due::Final(at), reply),
             _ => self.refused(Stage::DataDone, reply),
         };
         self.settle(at, outcome, false);

@@ -217,6 +217,44 @@ fn a_421_ends_the_session_and_replies_already_given_stand() {
 }
 
 #[test]
+fn before_the_content_has_left_it_can_be_refused_and_not_accepted() {
+    for (protocol, outcomes) in [
+        (Protocol::Lmtp, &["0 bounced 5.7.1", "1 deferred 4.4.2"][..]),
+        (Protocol::Smtp, &["0 bounced 5.7.1", "1 bounced 5.7.1"]),
+    ] {
+        let (offered, batch) = (offered(true, true), batch(&["a@x", "b@x"]));
+        for (finals, outcomes) in [
+            (["554 5.7.1 no", "250 2.0.0 stored"], outcomes),
+            (["250 2.0.0 stored", "554 5.7.1 no"], &["0 deferred 4.4.2", "1 deferred 4.4.2"]),
+        ] {
+            let mut transaction =
+                Transaction::new(manner(protocol), PEER, &offered, &batch, batch.recipients(), 5);
+            assert!(matches!(transaction.next_step(10_000), Step::Write(flight) if flight.content.is_some()));
+            // Writing failed, and this is what the server had said.
+            for text in ["250 ok", "250 ok", "250 ok"].iter().chain(&finals) {
+                let reply = parse_reply(format!("{text}\r\n").as_bytes()).unwrap().unwrap().0;
+                if transaction.replies_due() == 0 || transaction.on_reply(&reply).is_err() {
+                    break;
+                }
+            }
+            transaction.fail(&SessionError {
+                peer: PEER.into(),
+                protocol,
+                stage: Stage::DataXfer,
+                cause: super::super::Cause::LostConnection,
+                end_of_data_written: false,
+            });
+            let settled = transaction.take_settled();
+            let word = |s: &Settled| {
+                assert!(!s.in_doubt);
+                format!("{} {} {}", s.position, s.outcome.word(), s.outcome.reason().status)
+            };
+            assert_eq!(settled.iter().map(word).collect::<Vec<_>>(), outcomes, "{protocol:?} {finals:?}");
+        }
+    }
+}
+
+#[test]
 fn a_refused_rset_leaves_the_outcomes_alone_but_ends_reuse() {
     let manner = Manner { reset: true, ..manner(Protocol::Lmtp) };
     let played = play(manner, &offered(true, true), &["a@x"], &["500 what", "250 ok", "250 ok", "250 ok"]);
