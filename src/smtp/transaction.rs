@@ -467,8 +467,13 @@ impl<'s, 'a> Transaction<'s, 'a> {
 
     fn settle_rest(&mut self, outcome: &Outcome, in_doubt: bool) {
         for at in 0..self.slots.len() {
-            let at_stake = matches!(self.slots[at].fate, Fate::Open | Fate::Accepted);
-            self.settle(at, outcome.clone(), in_doubt && at_stake);
+            if let Fate::TooMany(reply) = &self.slots[at].fate {
+                // What ended the session hit a transaction that they are not in.
+                let outcome = failure::not_about_mail(self.peer, Stage::Rcpt, reply);
+                self.settle(at, outcome, false);
+            } else {
+                self.settle(at, outcome.clone(), in_doubt);
+            }
         }
         self.turn = Turn::Nothing;
         self.due.clear();
@@ -484,11 +489,14 @@ impl<'s, 'a> Transaction<'s, 'a> {
         failure::refused(self.peer, stage, reply, self.manner.over_quota)
     }
 
-    /// A refused MAIL or DATA is the outcome of everybody who has none.
+    /// A refused MAIL or DATA is the outcome of everybody who is in the transaction. Who was one too many is not: the
+    /// reply does not speak of them.
     fn refuse_all(&mut self, stage: Stage, reply: &Reply) {
         let outcome = self.refused(stage, reply);
         for at in 0..self.slots.len() {
-            self.settle(at, outcome.clone(), false);
+            if !matches!(self.slots[at].fate, Fate::TooMany(_)) {
+                self.settle(at, outcome.clone(), false);
+            }
         }
     }
 

@@ -286,6 +286,38 @@ fn too_many_recipients_go_into_the_next_transaction_if_this_one_settles_somebody
 }
 
 #[test]
+fn what_is_said_of_the_transaction_does_not_touch_whom_it_has_no_room_for() {
+    // After MAIL, one accepted and one too many: the replies, the outcomes, and how many go into the next transaction.
+    for (chunking, replies, outcomes, left_over) in [
+        (false, &["554 5.7.1 no"][..], &["0 bounced 5.7.1"][..], 1),
+        (false, &["451 4.3.0 later"], &["0 deferred 4.3.0"], 1),
+        (false, &["354 go", "554 5.7.1 no"], &["0 bounced 5.7.1"], 1),
+        (true, &["554 5.7.1 no"], &["0 bounced 5.7.1"], 1),
+        // The conversation is over: tried again later, and nobody has the message who had no room.
+        (false, &["421 4.3.2 bye"], &["0 deferred 4.3.2", "1 deferred 4.5.3"], 0),
+        (false, &["354 go", "421 4.3.2 bye"], &["0 deferred 4.3.2", "1 deferred 4.5.3"], 0),
+        (true, &["421 4.3.2 bye"], &["0 deferred 4.3.2", "1 deferred 4.5.3"], 0),
+        (true, &["354 go"], &["0 deferred 4.5.0", "1 deferred 4.5.3"], 0),
+    ] {
+        for (protocol, enough) in
+            [(Protocol::Lmtp, "452 4.5.3 enough"), (Protocol::Smtp, "552 5.5.3 enough, and no bounce")]
+        {
+            let all: Vec<_> = ["250 ok", "250 ok", enough].iter().chain(replies).copied().collect();
+            let played = play(manner(protocol), &offered(true, chunking), &["a@x", "b@x"], &all);
+            assert_eq!(
+                (&played.outcomes[..], played.left_over),
+                (&owned(outcomes)[..], left_over),
+                "{all:?}"
+            );
+        }
+    }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}
+
+#[test]
 fn a_limit_is_learnt_only_where_nobody_fits_behind_it() {
     for (rcpt, limit) in [
         (["250 ok", "250 ok", "452 4.5.3 enough", "452 4.5.3 enough"], Some(2)),
