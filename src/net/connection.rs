@@ -1,7 +1,8 @@
 //! Drives the protocol over one socket; errors gain peer and stage here, once.
 //!
-//! - Owns: the handshake, the order of writing and reading within a transaction, the deadline of each reply, QUIT.
-//! - Leaves to others: what is said and what a reply means (`smtp`), when a connection is used again (`cached`).
+//! - Owns: the handshake, the order of writing and reading within a transaction, QUIT.
+//! - Leaves to others: what is said and what a reply means (`smtp`), when a connection is used again (`cached`), how long
+//!   a reply is awaited (`progress`).
 //! - Always true: whoever may get the message is told to the observer before the end of data leaves.
 
 use std::io;
@@ -13,7 +14,7 @@ use super::cached::Observer;
 use super::content::Content;
 use super::link::{Link, Written};
 use super::peer::Peer;
-use super::transcript::Transcript;
+use super::progress::Progress;
 use crate::config::Transport;
 use crate::mail::{Protocol, Reason};
 use crate::smtp::{
@@ -21,8 +22,6 @@ use crate::smtp::{
     Step, Transaction,
 };
 
-/// The replies to the end of data share a deadline, but never a longer one.
-const SHARED_DEADLINE_MAX: Duration = Duration::from_secs(3600);
 /// How long one look for the reply to QUIT takes, before we see whether work is waiting.
 const QUIT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -38,23 +37,6 @@ pub struct Connection {
     /// Transactions begun.
     uses: u32,
     rested_since: Instant,
-}
-
-/// Why a server that answered is not ready for mail.
-#[derive(Debug)]
-pub struct NotReady {
-    /// In words.
-    pub reason: Reason,
-    /// What was said until then.
-    pub transcript: Transcript,
-}
-
-/// Where a transaction stands, for deadlines and for what an error means.
-struct Progress {
-    /// When the end of data had left completely.
-    end_of_data_written: Option<Instant>,
-    /// Until when the replies to it share their time.
-    shared_deadline: Option<Instant>,
 }
 
 impl Connection {
@@ -134,7 +116,7 @@ impl Connection {
         observer: &mut dyn Observer,
     ) -> Result<(), SessionError> {
         self.uses += 1;
-        let mut progress = Progress { end_of_data_written: None, shared_deadline: None };
+        let mut progress = Progress::default();
         let room = self.link.flight_size();
         let mut answered = Stage::Lhlo;
         loop {
@@ -147,7 +129,7 @@ impl Connection {
                     self.write(&flight, transaction, content, transport, &mut progress, observer)?;
                 }
                 Step::Read(stage) => {
-                    let deadline = progress.deadline(stage, transaction, transport);
+                    let deadline = progress.deadline(Instant::now(), stage, transaction, transport);
                     let reply = self.link.read_reply(deadline);
                     if retry && transaction.replies_read() == 0 && reply.as_ref().is_ok_and(Reply::is_closing)
                     {
@@ -197,10 +179,7 @@ impl Connection {
             .or_else(|cause| self.after_failed_write(cause, transaction, observer))
             .map_err(|cause| self.broken(Stage::DataXfer, cause, progress))?;
         transaction.content_has_left();
-        let now = Instant::now();
-        let each = transport.timeouts.data_done.get();
-        progress.end_of_data_written = Some(now);
-        progress.shared_deadline = Some(now + shared_limit(each, transaction.at_stake().len()));
+        progress.end_of_data_written = Some(Instant::now());
         Ok(())
     }
 
@@ -300,69 +279,6 @@ impl Connection {
     }
 }
 
-impl Progress {
-    /// Until when the reply of `stage` is awaited.
-    ///
-    /// Once the end of data is written, a pipelining server may hold back every reply until the message is
-    /// stored. And Dovecot sends none of its replies to the end of data before it has stored the message for the
-    /// last recipient: so these share a deadline, and each that arrives leaves the next its full time.
-    fn deadline(&self, stage: Stage, transaction: &Transaction<'_, '_>, transport: &Transport) -> Instant {
-        let now = Instant::now();
-        match self.shared_deadline {
-            None => now + transport.timeouts.at(stage).get(),
-            Some(shared) if transaction.awaits_end_of_data() => {
-                shared.max(now + transport.timeouts.data_done.get())
-            }
-            Some(_) => now + transport.timeouts.data_done.get(),
-        }
-    }
-}
-
-/// Greeting, LHLO or EHLO, HELO: what the server offers then.
-fn shake_hands(
-    link: &mut Link,
-    name: &str,
-    transport: &Transport,
-    myhostname: &str,
-) -> Result<Capabilities, Reason> {
-    let protocol = transport.protocol;
-    let mut handshake = Handshake::new(protocol, name, myhostname, &transport.discard_lhlo_keywords);
-    loop {
-        let stage = handshake.stage();
-        let deadline = Instant::now() + transport.timeouts.at(stage).get();
-        let broken = |cause| {
-            SessionError { peer: name.to_owned(), protocol, stage, cause, end_of_data_written: false }
-                .reason()
-        };
-        let reply = link.read_reply(deadline).map_err(broken)?;
-        match handshake.on_reply(&reply) {
-            Next::Send(command) => {
-                link.expect_no_surplus(false).map_err(broken)?;
-                let deadline = Instant::now() + transport.timeouts.at(handshake.stage()).get();
-                link.write_commands(&command, deadline).map_err(broken)?;
-            }
-            Next::Ready(offered) => {
-                link.expect_no_surplus(false).map_err(broken)?;
-                return Ok(offered);
-            }
-            Next::Refused(reason) => {
-                // RFC 5321 section 3.1: a client is expected to say QUIT all the same. Nobody waits for the
-                // answer: the next server is to be tried.
-                if !reply.is_closing() {
-                    let _ = say_quit(link);
-                }
-                return Err(reason);
-            }
-        }
-    }
-}
-
-/// How long the replies to the end of data may take together, where one may take `each`.
-fn shared_limit(each: Duration, recipients: usize) -> Duration {
-    let recipients = u32::try_from(recipients).unwrap_or(u32::MAX).max(1);
-    each.saturating_mul(recipients).min(SHARED_DEADLINE_MAX).max(each)
-}
-
 /// Says QUIT, if that takes no time.
 fn say_quit(link: &mut Link) -> Written {
     let mut command = Vec::new();
@@ -393,24 +309,6 @@ impl From<Cause> for WriteError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn replies_to_the_end_of_data_share_their_time_up_to_an_hour() {
-        for (each, recipients, limit) in [
-            (600, 1, 600),
-            (600, 0, 600),
-            (600, 5, 3000),
-            (600, 50, 3600),
-            (7200, 50, 7200),
-            (600, usize::MAX, 3600),
-        ] {
-            assert_eq!(
-                shared_limit(Duration::from_secs(each), recipients).as_secs(),
-                limit,
-                "{each} {recipients}"
-            );
-        }
-    }
 
     #[test]
     fn content_has_time_for_its_size() {

@@ -11,6 +11,7 @@ mod connection;
 mod content;
 mod link;
 mod peer;
+mod progress;
 mod stepwise;
 mod transcript;
 

@@ -1,0 +1,156 @@
+//! How long each reply of a transaction is awaited.
+//!
+//! - Owns: the deadline of each reply.
+//! - Leaves to others: keeping to it (`link`), what has been written (`connection`).
+//! - Always true: the time that replies share goes by those whose replies they are.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Transport;
+use crate::smtp::{Stage, Transaction};
+
+/// The replies to the end of data share a deadline, but never a longer one.
+const SHARED_DEADLINE_MAX: Duration = Duration::from_secs(3600);
+
+/// Where a transaction stands, for deadlines and for what an error means.
+#[derive(Default)]
+pub struct Progress {
+    /// When the end of data had left completely.
+    pub end_of_data_written: Option<Instant>,
+    /// Until when the replies to it share their time; known once the first of them is awaited.
+    shared_deadline: Option<Instant>,
+}
+
+impl Progress {
+    /// Until when the reply of `stage` is awaited, as of `now`.
+    ///
+    /// Once the end of data is written, a pipelining server may hold back every reply until the message is
+    /// stored. And Dovecot sends none of its replies to the end of data before it has stored the message for the
+    /// last recipient: so these share a deadline, and each that arrives leaves the next its full time.
+    pub fn deadline(
+        &mut self,
+        now: Instant,
+        stage: Stage,
+        transaction: &Transaction<'_, '_>,
+        transport: &Transport,
+    ) -> Instant {
+        let each = match self.end_of_data_written {
+            None => transport.timeouts.at(stage).get(),
+            Some(_) => transport.timeouts.data_done.get(),
+        };
+        if let Some(written) = self.end_of_data_written.filter(|_| transaction.awaits_end_of_data()) {
+            // Only now it is known who was accepted.
+            let shared = || written + shared_limit(each, transaction.at_stake().len());
+            return (*self.shared_deadline.get_or_insert_with(shared)).max(now + each);
+        }
+        now + each
+    }
+}
+
+/// How long the replies to the end of data may take together, where one may take `each`.
+fn shared_limit(each: Duration, recipients: usize) -> Duration {
+    let recipients = u32::try_from(recipients).unwrap_or(u32::MAX).max(1);
+    each.saturating_mul(recipients).min(SHARED_DEADLINE_MAX).max(each)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Sources};
+    use crate::mail::{Batch, BodyType, Envelope, Nexthop, Protocol, QueueId, Recipient};
+    use crate::smtp::{Capabilities, Manner, OverQuota, Step, parse_reply};
+
+    const MANNER: Manner = Manner {
+        protocol: Protocol::Lmtp,
+        pipelining: true,
+        chunking: true,
+        eager_content_limit: 1000,
+        reset: false,
+        hold_content: false,
+        over_quota: OverQuota::Bounce,
+    };
+
+    fn offered() -> Capabilities {
+        Capabilities { pipelining: true, chunking: true, ..Capabilities::default() }
+    }
+
+    /// LMTP as it is without a word in the configuration.
+    fn transport() -> Transport {
+        let sources = Sources { file: Some("/dev/null".into()), ..Sources::default() };
+        let config = Config::load(&sources).unwrap();
+        Transport::clone(config.transport(&"lmtp".parse().unwrap()).unwrap())
+    }
+
+    fn batch(count: u32) -> Batch {
+        let envelope = Envelope {
+            id: QueueId::new(1, 2),
+            sender: "s@x".parse().unwrap(),
+            arrival: jiff::Timestamp::UNIX_EPOCH,
+            nexthop: None,
+            body: BodyType::SevenBit,
+            smtputf8: false,
+            envid: None,
+            ret: None,
+            origin: "uid=0".into(),
+            size: 5,
+        };
+        let destination = Nexthop::parse("/run/lmtp", |_| true).unwrap().destination(24.try_into().unwrap());
+        let recipient = |at| Recipient::new(at, format!("r{at}@x").parse().unwrap());
+        Batch::new(envelope.into(), "s@x".parse().unwrap(), destination, (0..count).map(recipient).collect())
+            .unwrap()
+    }
+
+    fn hear(transaction: &mut Transaction<'_, '_>, reply: &str) {
+        let reply = parse_reply(format!("{reply}\r\n").as_bytes()).unwrap().unwrap().0;
+        transaction.on_reply(&reply).unwrap();
+    }
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn replies_to_the_end_of_data_have_the_time_of_those_who_were_accepted() {
+        let (offered, batch, transport) = (offered(), batch(8), transport());
+        let mut transaction = Transaction::new(MANNER, "mx", &offered, &batch, batch.recipients(), 5);
+        let start = Instant::now();
+        let mut progress = Progress { end_of_data_written: Some(start), ..Progress::default() };
+        assert!(matches!(transaction.next_step(10_000), Step::Write(_)));
+        transaction.content_has_left();
+        let mut at = |transaction: &mut Transaction<'_, '_>, after| {
+            let Step::Read(stage) = transaction.next_step(10_000) else { panic!("a reply is due") };
+            progress.deadline(start + seconds(after), stage, transaction, &transport) - start
+        };
+        assert_eq!(at(&mut transaction, 0), seconds(600), "the reply to MAIL");
+        hear(&mut transaction, "250 ok");
+        for _ in 0..6 {
+            hear(&mut transaction, "450 no");
+        }
+        for _ in 0..2 {
+            assert_eq!(at(&mut transaction, 100), seconds(700), "a reply to RCPT");
+            hear(&mut transaction, "250 ok");
+        }
+        assert_eq!(at(&mut transaction, 200), seconds(1200), "two have twice the time");
+        hear(&mut transaction, "250 ok");
+        assert_eq!(at(&mut transaction, 300), seconds(1200), "and it stays with that");
+        assert_eq!(at(&mut transaction, 1000), seconds(1600), "but each has its own in any case");
+    }
+
+    #[test]
+    fn replies_to_the_end_of_data_share_their_time_up_to_an_hour() {
+        for (each, recipients, limit) in [
+            (600, 1, 600),
+            (600, 0, 600),
+            (600, 5, 3000),
+            (600, 50, 3600),
+            (7200, 50, 7200),
+            (600, usize::MAX, 3600),
+        ] {
+            assert_eq!(
+                shared_limit(Duration::from_secs(each), recipients).as_secs(),
+                limit,
+                "{each} {recipients}"
+            );
+        }
+    }
+}
