@@ -2,14 +2,15 @@
 //!
 //! - Owns: the deadline of each reply.
 //! - Leaves to others: keeping to it (`link`), what has been written (`connection`).
-//! - Always true: the time that replies share goes by those whose replies they are.
+//! - Always true: no server, however it spreads its replies, has more than an hour for all of a stage; only replies to
+//!   the end of data have their full time each, because who gives up on these leaves doubt.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Transport;
 use crate::smtp::{Stage, Transaction};
 
-/// The replies to the end of data share a deadline, but never a longer one.
+/// The replies of a stage share a deadline, but never a longer one.
 const SHARED_DEADLINE_MAX: Duration = Duration::from_secs(3600);
 
 /// Where a transaction stands, for deadlines and for what an error means.
@@ -19,10 +20,16 @@ pub struct Progress {
     pub end_of_data_written: Option<Instant>,
     /// Until when the replies to it share their time; known once the first of them is awaited.
     shared_deadline: Option<Instant>,
+    /// The stage whose replies are awaited, and since when.
+    stage: Option<(Stage, Instant)>,
 }
 
 impl Progress {
     /// Until when the reply of `stage` is awaited, as of `now`.
+    ///
+    /// Each reply has its stage's time, since RFC 5321 section 4.5.3.2 gives it to each command: a server that looks
+    /// up every recipient is honest. But all replies of a stage have an hour together, or one that answers a
+    /// moment before each limit would hold a worker for half a day.
     ///
     /// Once the end of data is written, a pipelining server may hold back every reply until the message is
     /// stored. And Dovecot sends none of its replies to the end of data before it has stored the message for the
@@ -43,7 +50,11 @@ impl Progress {
             let shared = || written + shared_limit(each, transaction.at_stake().len());
             return (*self.shared_deadline.get_or_insert_with(shared)).max(now + each);
         }
-        now + each
+        let since = match self.stage {
+            Some((known, since)) if known == stage => since,
+            _ => self.stage.insert((stage, now)).1,
+        };
+        (now + each).min(since + each.max(SHARED_DEADLINE_MAX))
     }
 }
 
@@ -56,7 +67,7 @@ fn shared_limit(each: Duration, recipients: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Sources};
+    use crate::config::{Config, Sources, Timeout};
     use crate::mail::{Batch, BodyType, Envelope, Nexthop, Protocol, QueueId, Recipient};
     use crate::smtp::{Capabilities, Manner, OverQuota, Step, parse_reply};
 
@@ -134,6 +145,33 @@ mod tests {
         hear(&mut transaction, "250 ok");
         assert_eq!(at(&mut transaction, 300), seconds(1200), "and it stays with that");
         assert_eq!(at(&mut transaction, 1000), seconds(1600), "but each has its own in any case");
+    }
+
+    #[test]
+    fn each_reply_has_its_time_and_all_of_a_stage_have_an_hour() {
+        let (offered, batch, mut transport) = (offered(), batch(50), transport());
+        let start = Instant::now();
+        for (limit, last) in [(300, 3600), (7200, 7200)] {
+            transport.timeouts.rcpt = Timeout::new(seconds(limit)).unwrap();
+            let mut transaction = Transaction::new(MANNER, "mx", &offered, &batch, batch.recipients(), 5000);
+            assert!(matches!(transaction.next_step(10_000), Step::Write(_)));
+            let mut progress = Progress::default();
+            let mut at = |transaction: &mut Transaction<'_, '_>, after| {
+                let Step::Read(stage) = transaction.next_step(10_000) else { panic!("a reply is due") };
+                progress.deadline(start + seconds(after), stage, transaction, &transport) - start
+            };
+            assert_eq!(at(&mut transaction, 0), seconds(300), "MAIL");
+            hear(&mut transaction, "250 ok");
+            for number in 0..50 {
+                let now = 100 + 250 * number;
+                assert_eq!(
+                    at(&mut transaction, now),
+                    seconds((now + limit).min(100 + last)),
+                    "RCPT {number}"
+                );
+                hear(&mut transaction, "250 ok");
+            }
+        }
     }
 
     #[test]
