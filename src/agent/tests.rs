@@ -335,6 +335,23 @@ fn a_batch_that_cannot_be_marked_in_doubt_is_not_sent() {
 }
 
 #[test]
+fn a_batch_of_which_only_some_can_be_marked_in_doubt_leaves_no_doubt() {
+    let bench = Bench::new();
+    let id = bench.submit(&["b@example.org", "c@example.org"]);
+    let order = bench.order(id);
+    let file = bench.spool.open_again(&order.message.envelope, &order.message.layout).unwrap().unwrap();
+    let mut recorder = Recorder::new(&bench.spool, &file, &order, Protocol::Lmtp);
+    // There is no such recipient: the second run of marks fails when the first is written.
+    assert!(recorder.end_of_data(&[0, 7]).is_err());
+    assert_eq!(bench.states(id, Place::Active), "-PP");
+    assert_eq!(logged(&["WARN: ", id.as_str(), "marks of doubt cannot be taken back"]).len(), 1);
+    recorder.end_of_data(&[0, 1]).unwrap();
+    assert_eq!(bench.states(id, Place::Active), "-II");
+    recorder.unsent();
+    assert_eq!(bench.states(id, Place::Active), "-PP");
+}
+
+#[test]
 fn mail_for_a_destination_that_rests_for_long_is_deferred_with_its_reason() {
     let bench = Bench::new();
     let id = bench.submit(&["b@example.org", "c@example.org"]);

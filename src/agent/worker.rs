@@ -127,6 +127,7 @@ impl Worker {
             Delivered::Reached => Health::Reached,
             Delivered::Failed(reason) => Health::Failed(reason),
             Delivered::Busy(reason) => {
+                recorder.unsent();
                 recorder.note(&format!("{}; the server is busy, and the mail waits", reason.text));
                 let end = BatchEnd { cached: false, destination: Health::Busy(order.batch.clone(), reason) };
                 return Ended { end, finished: None, queued: Vec::new() };
