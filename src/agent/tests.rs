@@ -363,9 +363,9 @@ fn mail_for_a_destination_that_rests_for_long_is_deferred_with_its_reason() {
     pickup.settle_suspended(1);
     assert_eq!(bench.place(id), Some(Place::Deferred));
     assert_eq!(bench.states(id, Place::Deferred), "-PP");
-    let end = format!("/0/0/0, dsn=4.4.1, status=deferred ({text})");
-    let parts = [id.as_str(), "to=<b@example.org>, relay=none, delay=", &end];
-    assert_eq!(logged(&parts).len(), 1, "{:#?}", logged(&[id.as_str()]));
+    let outcome = format!("/0/0, dsn=4.4.1, status=deferred ({text})");
+    let line = [id.as_str(), "to=<b@example.org>, relay=none, delay=", &outcome];
+    assert_eq!(logged(&line).len(), 1, "{:#?}", logged(&[id.as_str()]));
     let replies = bench.spool.last_replies(id, &[0, 1]).unwrap();
     assert!(replies.values().all(|reply| reply.text == text) && replies.len() == 2, "{replies:?}");
     let (reports, _) = bench.parts.as_ref().unwrap();
