@@ -18,6 +18,7 @@ use lastmile::smtp::{Capabilities, Settled, Stage};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
+use crate::common::agent::{self, SOON};
 use crate::common::process::wait_for;
 use crate::dialogue::client::{Collector, Shipped, file_of};
 
@@ -251,6 +252,25 @@ fn a_connection_says_how_long_it_may_still_rest() {
     client.cached.close(&|| false);
     assert_eq!((client.cached.idle_limit(), client.cached.destination()), (None, None));
     assert_eq!(heard.all(), "connect LHLO MAIL RCPT BDAT RSET MAIL RCPT BDAT QUIT");
+}
+
+#[test]
+fn a_worker_without_work_says_goodbye_when_its_connection_has_rested_for_long() {
+    let site = Site::new();
+    let heard = site.oblige("a", OBLIGING);
+    let (nexthop, none) = (site.nexthop(&["a"]), site.path("none"));
+    // The agent looks whether its bounces have a server: that is not to be this one.
+    let queue = agent::Site::new(&format!(
+        "default_transport = \"{nexthop}\"\nbounce_nexthop = \"unix:{}\"\n[transport.lmtp]\nmax_idle = 1\n",
+        none.display()
+    ));
+    let agent = queue.start_agent();
+    let start = Instant::now();
+    queue.sendmail(&["-i", "-f", "a@example.org", "b@example.org"], b"Subject: hi\n\nhello\n");
+    wait_for("the goodbye", SOON, || heard.ends_with("QUIT").then_some(()));
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(heard.all(), "connect LHLO MAIL RCPT BDAT QUIT");
+    agent.stop();
 }
 
 #[test]
