@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connect::{self, Caller, Heard, NotConnected};
 use super::connection::Connection;
@@ -240,7 +240,7 @@ impl CachedConnection {
             protocol: transport.protocol,
             pipelining: transport.pipelining
                 && connection.offered().pipelining
-                && !self.stepwise.contains(batch.destination()),
+                && !self.stepwise.contains(batch.destination(), Instant::now()),
             chunking: transport.chunking && connection.offered().chunking && !must_fold(),
             eager_content_limit: transport.eager_content_limit,
             reset: is_used,
@@ -276,7 +276,10 @@ impl CachedConnection {
         error: &SessionError,
         observer: &mut dyn Observer,
     ) {
-        if manner.pipelining && error.is_protocol_error() && self.stepwise.remember(destination) {
+        if manner.pipelining
+            && error.is_protocol_error()
+            && self.stepwise.remember(destination, Instant::now())
+        {
             observer.note(&format!("{error}; {destination} is spoken to without pipelining for an hour"));
         }
     }
