@@ -126,13 +126,13 @@ impl Connection {
                     self.link
                         .expect_no_surplus(waits_for_content)
                         .map_err(|cause| self.broken(answered, cause, &progress))?;
-                    self.write(&flight, transaction, content, transport, &mut progress, observer)?;
+                    self.write(&flight, transaction, content, transport, &mut progress, observer)
+                        .or_else(|error| self.after_failed_write(error, transaction, retry, observer))?;
                 }
                 Step::Read(stage) => {
                     let deadline = progress.deadline(Instant::now(), stage, transaction, transport);
                     let reply = self.link.read_reply(deadline);
-                    if retry && transaction.replies_read() == 0 && reply.as_ref().is_ok_and(Reply::is_closing)
-                    {
+                    if retry && reply.as_ref().is_ok_and(|reply| had_closed(transaction, reply)) {
                         progress.end_of_data_written = None;
                         return Err(self.broken(stage, Cause::LostConnection, &progress));
                     }
@@ -169,14 +169,12 @@ impl Connection {
             return self
                 .link
                 .write_commands(&flight.commands, deadline)
-                .or_else(|cause| self.after_failed_write(cause, transaction, observer))
                 .map_err(|cause| self.broken(flight.stage, cause, progress));
         };
         observer
             .end_of_data(&transaction.at_stake())
             .map_err(|error| self.broken(Stage::DataXfer, Cause::LocalData(error), progress))?;
         self.write_content(flight, encoding, content, transport)
-            .or_else(|cause| self.after_failed_write(cause, transaction, observer))
             .map_err(|cause| self.broken(Stage::DataXfer, cause, progress))?;
         transaction.content_has_left();
         progress.end_of_data_written = Some(Instant::now());
@@ -218,24 +216,26 @@ impl Connection {
     }
 
     /// A server that stops reading has often said why: its replies are taken as if they had come in time. Refusals
-    /// stand. Accepting content that has not left is no answer, and ends this.
+    /// stand. Accepting content that has not left is no answer, and ends this. With `retry`, so does a 421 that says no
+    /// more than that the server had closed before we came.
     fn after_failed_write(
         &mut self,
-        cause: Cause,
+        error: SessionError,
         transaction: &mut Transaction<'_, '_>,
+        retry: bool,
         observer: &mut dyn Observer,
-    ) -> Result<(), Cause> {
-        if matches!(cause, Cause::LocalData(_) | Cause::TimedOut) {
-            return Err(cause);
+    ) -> Result<(), SessionError> {
+        if matches!(error.cause, Cause::LocalData(_) | Cause::TimedOut) {
+            return Err(error);
         }
         while transaction.replies_due() > 0 {
             let Ok(Some(reply)) = self.link.early_reply() else { break };
-            if transaction.on_reply(&reply).is_err() {
+            if retry && had_closed(transaction, &reply) || transaction.on_reply(&reply).is_err() {
                 break;
             }
         }
         observer.settled(transaction.take_settled());
-        Err(cause)
+        Err(error)
     }
 
     fn broken(&self, stage: Stage, cause: Cause, progress: &Progress) -> SessionError {
@@ -279,6 +279,11 @@ impl Connection {
     }
 }
 
+/// Whether `reply`, which is about to be taken, says 421 before anything else was said.
+fn had_closed(transaction: &Transaction<'_, '_>, reply: &Reply) -> bool {
+    transaction.replies_read() == 0 && reply.is_closing()
+}
+
 /// Says QUIT, if that takes no time.
 fn say_quit(link: &mut Link) -> Written {
     let mut command = Vec::new();
@@ -308,7 +313,78 @@ impl From<Cause> for WriteError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::thread;
+
+    use socket2::{Domain, Type};
+
+    use super::super::progress::tests::{MANNER, batch, transport};
     use super::*;
+    use crate::smtp::{Manner, Settled};
+
+    /// A connection in use, over a pair of sockets; the other end.
+    fn used(transport: &Transport) -> (Connection, Socket) {
+        let (ours, mut theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        theirs.write_all(b"220 hi\r\n").unwrap();
+        let greets = thread::spawn(move || {
+            let mut line = String::new();
+            BufReader::new(&theirs).read_line(&mut line).unwrap();
+            theirs.write_all(b"250-hi\r\n250-PIPELINING\r\n250 CHUNKING\r\n").unwrap();
+            theirs
+        });
+        let peer = Peer::Unix { host: "here".into(), path: "/run/lmtp".into() };
+        let mut connection = Connection::start(ours, peer, 0, transport, "client.example").unwrap();
+        connection.uses = 1;
+        (connection, greets.join().unwrap())
+    }
+
+    /// Hears outcomes, and nothing else.
+    #[derive(Default)]
+    struct Outcomes(Vec<Settled>);
+
+    impl Observer for Outcomes {
+        fn ready(&mut self, _: &Peer, _: &Capabilities, _: u32) {}
+
+        fn end_of_data(&mut self, _: &[u32]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn settled(&mut self, settled: Vec<Settled>) {
+            self.0.extend(settled);
+        }
+
+        fn note(&mut self, _: &str) {}
+
+        fn protocol_error(&mut self, _: &str) {}
+    }
+
+    #[test]
+    fn a_421_behind_a_failed_write_settles_nobody_who_can_be_tried_again() {
+        let (transport, batch, file) = (transport(), batch(2), tempfile::tempfile().unwrap());
+        let content = Content { prefix: b"", file: &file, offset: 0, length: 0 };
+        for (said, retry, settled) in [
+            ("421 4.4.2 idle for too long\r\n", true, 0),
+            ("421 4.4.2 idle for too long\r\n", false, 2),
+            ("250 2.0.0 reset\r\n421 4.3.2 closing\r\n", true, 2),
+            ("250 2.0.0 reset\r\n451 4.3.0 later\r\n", true, 2),
+            ("", true, 0),
+        ] {
+            let (mut connection, mut theirs) = used(&transport);
+            // Said and closed before the flight is written, and after anybody has looked.
+            theirs.write_all(said.as_bytes()).unwrap();
+            drop(theirs);
+            let offered = connection.offered().clone();
+            let manner = Manner { reset: true, ..MANNER };
+            let mut transaction = Transaction::new(manner, "mx", &offered, &batch, batch.recipients(), 0);
+            let mut outcomes = Outcomes::default();
+            let result = connection.transact(&mut transaction, &content, &transport, retry, &mut outcomes);
+            let error = result.unwrap_err();
+            assert!(!error.may_have_delivered(), "{said} {error}");
+            assert_eq!(outcomes.0.len(), settled, "{said} {retry}");
+            assert_eq!(transaction.unsettled().len(), 2 - settled, "{said} {retry}");
+            assert!(outcomes.0.iter().all(|settled| !settled.in_doubt), "{said} {retry}");
+        }
+    }
 
     #[test]
     fn content_has_time_for_its_size() {

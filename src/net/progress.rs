@@ -65,13 +65,14 @@ fn shared_limit(each: Duration, recipients: usize) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{Config, Sources, Timeout};
     use crate::mail::{Batch, BodyType, Envelope, Nexthop, Protocol, QueueId, Recipient};
     use crate::smtp::{Capabilities, Manner, OverQuota, Step, parse_reply};
 
-    const MANNER: Manner = Manner {
+    /// Everything that saves a round trip.
+    pub const MANNER: Manner = Manner {
         protocol: Protocol::Lmtp,
         pipelining: true,
         chunking: true,
@@ -86,13 +87,14 @@ mod tests {
     }
 
     /// LMTP as it is without a word in the configuration.
-    fn transport() -> Transport {
+    pub fn transport() -> Transport {
         let sources = Sources { file: Some("/dev/null".into()), ..Sources::default() };
         let config = Config::load(&sources).unwrap();
         Transport::clone(config.transport(&"lmtp".parse().unwrap()).unwrap())
     }
 
-    fn batch(count: u32) -> Batch {
+    /// A message for so many.
+    pub fn batch(count: u32) -> Batch {
         let envelope = Envelope {
             id: QueueId::new(1, 2),
             sender: "s@x".parse().unwrap(),
