@@ -27,7 +27,7 @@
 //! | `S: <partial>TEXT` | TEXT without a line end; `\r \n \t \\ \xNN` are escapes |
 //! | `S: <drip TIME>TEXT` | a line, one octet each TIME |
 //! | `S: <flood N>` | N octets without a line end |
-//! | `= ADDRESS OUTCOME DSN [TEXT]` | the outcome: `delivered`, `deferred`, `in-doubt` or `bounced`, and its text, if given, exactly |
+//! | `= ADDRESS OUTCOME DSN [TEXT]` | `delivered`, `deferred`, `in-doubt` or `bounced`, and its text, if given, exactly |
 //! | `--` | the next transaction begins; what the server says first here is said before the client starts |
 //!
 //! What stands before a transaction's first outcome belongs to delivering, what stands behind the last transaction's
