@@ -133,10 +133,51 @@ impl<'a> Recorder<'a> {
         if let Err(error) = self.file.mark(positions, State::Pending) {
             let id = self.order.message.envelope.id;
             log::warn!(
-                "{id}: marks of doubt cannot be taken back: {error}; the mail was not sent, but a later warning may \
-                 say that it is delivered twice"
+                "{id}: marks of doubt cannot be taken back: {error}; the mail was not sent, but may be called in \
+                 doubt later"
             );
         }
+    }
+
+    /// Tells senders who asked for it that their mail has arrived, where the server will not. A crash before the mark
+    /// that follows may tell them twice, but never leaves them waiting.
+    fn report_successes(&mut self, settled: &[Settled]) {
+        if self.session.as_ref().is_some_and(|session| session.reports_success) {
+            return;
+        }
+        let now = Timestamp::now();
+        let remote_mta = self.session.as_ref().map(|session| &session.host);
+        let reported: Vec<_> = settled
+            .iter()
+            .filter_map(|settled| {
+                let recipient = self.recipient(settled.position).filter(|r| r.notify.on_success())?;
+                let Outcome::Delivered(reason) = &settled.outcome else { return None };
+                Some(Reported {
+                    recipient: recipient.clone(),
+                    reason: reason.clone(),
+                    remote_mta: remote_mta.cloned(),
+                    last_attempt: Some(now),
+                })
+            })
+            .collect();
+        if reported.is_empty() {
+            return;
+        }
+        let (config, protocol) = (&self.order.config, self.reported_protocol());
+        match notices::queue(self.spool, config, self.file, Event::Delivered, protocol, &reported) {
+            Ok(queued) => self.queued.extend(queued),
+            Err(error) => {
+                let id = self.order.message.envelope.id;
+                log::error!("{id}: the mail was delivered, but the sender cannot be told as asked: {error}");
+            }
+        }
+    }
+
+    /// Flag X says that the server makes the final delivery, whatever is spoken to it.
+    fn reported_protocol(&self) -> Protocol {
+        let transport = self.order.config.transport(self.order.batch.destination().transport());
+        let is_final = transport.is_some_and(|transport| transport.flags.final_delivery);
+        if is_final { Protocol::Lmtp } else { self.protocol }
     }
 
     fn mark(&mut self, settled: &[Settled]) -> io::Result<()> {
@@ -201,10 +242,13 @@ impl Observer for Recorder<'_> {
     fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()> {
         let mut positions = positions.to_vec();
         positions.sort_unstable();
-        if let Err(error) = self.file.mark(&positions, State::InDoubt) {
-            // Some may carry the mark already: it is written for neighbours at once, one run after the other.
-            self.take_back_doubt(&positions);
-            return Err(error);
+        let mut marked = 0;
+        for run in positions.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
+            if let Err(error) = self.file.mark(run, State::InDoubt) {
+                self.take_back_doubt(positions.get(..marked).unwrap_or_default());
+                return Err(error);
+            }
+            marked += run.len();
         }
         self.in_doubt.extend(positions);
         #[cfg(test)]

@@ -15,6 +15,7 @@ use super::content::Content;
 use super::link::{Link, Written};
 use super::peer::Peer;
 use super::progress::Progress;
+use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Protocol, Reason};
 use crate::smtp::{
@@ -37,6 +38,15 @@ pub struct Connection {
     /// Transactions begun.
     uses: u32,
     rested_since: Instant,
+}
+
+/// Why a server that answered is not ready for mail.
+#[derive(Debug)]
+pub struct NotReady {
+    /// In words.
+    pub reason: Reason,
+    /// What was said until then.
+    pub transcript: Transcript,
 }
 
 impl Connection {
@@ -284,6 +294,45 @@ fn had_closed(transaction: &Transaction<'_, '_>, reply: &Reply) -> bool {
     transaction.replies_read() == 0 && reply.is_closing()
 }
 
+/// Greeting, LHLO or EHLO, HELO: what the server offers then.
+fn shake_hands(
+    link: &mut Link,
+    name: &str,
+    transport: &Transport,
+    myhostname: &str,
+) -> Result<Capabilities, Reason> {
+    let protocol = transport.protocol;
+    let mut handshake = Handshake::new(protocol, name, myhostname, &transport.discard_lhlo_keywords);
+    loop {
+        let stage = handshake.stage();
+        let deadline = Instant::now() + transport.timeouts.at(stage).get();
+        let broken = |cause| {
+            SessionError { peer: name.to_owned(), protocol, stage, cause, end_of_data_written: false }
+                .reason()
+        };
+        let reply = link.read_reply(deadline).map_err(broken)?;
+        match handshake.on_reply(&reply) {
+            Next::Send(command) => {
+                link.expect_no_surplus(false).map_err(broken)?;
+                let deadline = Instant::now() + transport.timeouts.at(handshake.stage()).get();
+                link.write_commands(&command, deadline).map_err(broken)?;
+            }
+            Next::Ready(offered) => {
+                link.expect_no_surplus(false).map_err(broken)?;
+                return Ok(offered);
+            }
+            Next::Refused(reason) => {
+                // RFC 5321 section 3.1: a client is expected to say QUIT all the same. Nobody waits for the
+                // answer: the next server is to be tried.
+                if !reply.is_closing() {
+                    let _ = say_quit(link);
+                }
+                return Err(reason);
+            }
+        }
+    }
+}
+
 /// Says QUIT, if that takes no time.
 fn say_quit(link: &mut Link) -> Written {
     let mut command = Vec::new();
@@ -312,84 +361,4 @@ impl From<Cause> for WriteError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{BufRead, BufReader, Write};
-    use std::thread;
-
-    use socket2::{Domain, Type};
-
-    use super::super::progress::tests::{MANNER, batch, transport};
-    use super::*;
-    use crate::smtp::{Manner, Settled};
-
-    /// A connection in use, over a pair of sockets; the other end.
-    fn used(transport: &Transport) -> (Connection, Socket) {
-        let (ours, mut theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-        theirs.write_all(b"220 hi\r\n").unwrap();
-        let greets = thread::spawn(move || {
-            let mut line = String::new();
-            BufReader::new(&theirs).read_line(&mut line).unwrap();
-            theirs.write_all(b"250-hi\r\n250-PIPELINING\r\n250 CHUNKING\r\n").unwrap();
-            theirs
-        });
-        let peer = Peer::Unix { host: "here".into(), path: "/run/lmtp".into() };
-        let mut connection = Connection::start(ours, peer, 0, transport, "client.example").unwrap();
-        connection.uses = 1;
-        (connection, greets.join().unwrap())
-    }
-
-    /// Hears outcomes, and nothing else.
-    #[derive(Default)]
-    struct Outcomes(Vec<Settled>);
-
-    impl Observer for Outcomes {
-        fn ready(&mut self, _: &Peer, _: &Capabilities, _: u32) {}
-
-        fn end_of_data(&mut self, _: &[u32]) -> io::Result<()> {
-            Ok(())
-        }
-
-        fn settled(&mut self, settled: Vec<Settled>) {
-            self.0.extend(settled);
-        }
-
-        fn note(&mut self, _: &str) {}
-
-        fn protocol_error(&mut self, _: &str) {}
-    }
-
-    #[test]
-    fn a_421_behind_a_failed_write_settles_nobody_who_can_be_tried_again() {
-        let (transport, batch, file) = (transport(), batch(2), tempfile::tempfile().unwrap());
-        let content = Content { prefix: b"", file: &file, offset: 0, length: 0 };
-        for (said, retry, settled) in [
-            ("421 4.4.2 idle for too long\r\n", true, 0),
-            ("421 4.4.2 idle for too long\r\n", false, 2),
-            ("250 2.0.0 reset\r\n421 4.3.2 closing\r\n", true, 2),
-            ("250 2.0.0 reset\r\n451 4.3.0 later\r\n", true, 2),
-            ("", true, 0),
-        ] {
-            let (mut connection, mut theirs) = used(&transport);
-            // Said and closed before the flight is written, and after anybody has looked.
-            theirs.write_all(said.as_bytes()).unwrap();
-            drop(theirs);
-            let offered = connection.offered().clone();
-            let manner = Manner { reset: true, ..MANNER };
-            let mut transaction = Transaction::new(manner, "mx", &offered, &batch, batch.recipients(), 0);
-            let mut outcomes = Outcomes::default();
-            let result = connection.transact(&mut transaction, &content, &transport, retry, &mut outcomes);
-            let error = result.unwrap_err();
-            assert!(!error.may_have_delivered(), "{said} {error}");
-            assert_eq!(outcomes.0.len(), settled, "{said} {retry}");
-            assert_eq!(transaction.unsettled().len(), 2 - settled, "{said} {retry}");
-            assert!(outcomes.0.iter().all(|settled| !settled.in_doubt), "{said} {retry}");
-        }
-    }
-
-    #[test]
-    fn content_has_time_for_its_size() {
-        assert_eq!(slowest(5000, 500).as_secs(), 10);
-        assert!(slowest(u64::MAX, 1).as_secs() > 100 * 365 * 86_400, "and the clock can still add it");
-        assert!(slowest(1, 0).as_secs() > 100 * 365 * 86_400);
-    }
-}
+mod tests;
