@@ -6,7 +6,7 @@
 //! - Always true: a refusal's text is on disk before its mark, a success notice that was asked for before the mark of
 //!   the success, and a recipient is marked right after its reply.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Instant;
 
@@ -28,13 +28,14 @@ pub struct Recorder<'a> {
     spool: &'a Spool,
     file: &'a QueueFile,
     order: &'a Order,
-    recipients: HashMap<u32, &'a Recipient>,
+    /// By position, in order.
+    recipients: Vec<(u32, &'a Recipient)>,
     protocol: Protocol,
     started: Instant,
     started_at: Timestamp,
     session: Option<Session>,
     /// Recipients that carry the mark of doubt in the file.
-    in_doubt: HashSet<u32>,
+    in_doubt: BTreeSet<u32>,
     queued: Vec<QueueId>,
     failed: Option<io::Error>,
     /// Delivered, deferred, bounced.
@@ -77,16 +78,18 @@ pub struct Recorded {
 impl<'a> Recorder<'a> {
     /// Starts with a batch that a worker has just taken.
     pub fn new(spool: &'a Spool, file: &'a QueueFile, order: &'a Order, protocol: Protocol) -> Self {
+        let mut recipients: Vec<_> = order.batch.recipients().iter().map(|r| (r.position, r)).collect();
+        recipients.sort_unstable_by_key(|(position, _)| *position);
         Self {
             spool,
             file,
             order,
-            recipients: order.batch.recipients().iter().map(|r| (r.position, r)).collect(),
+            recipients,
             protocol,
             started: Instant::now(),
             started_at: Timestamp::now(),
             session: None,
-            in_doubt: HashSet::new(),
+            in_doubt: BTreeSet::new(),
             queued: Vec::new(),
             failed: None,
             outcomes: [0; 3],
@@ -101,7 +104,8 @@ impl<'a> Recorder<'a> {
     }
 
     fn recipient(&self, position: u32) -> Option<&'a Recipient> {
-        self.recipients.get(&position).copied()
+        let at = self.recipients.binary_search_by_key(&position, |(position, _)| *position).ok()?;
+        self.recipients.get(at).map(|(_, recipient)| *recipient)
     }
 
     /// Remembers why for `queue show` and for the bounce.
@@ -123,8 +127,7 @@ impl<'a> Recorder<'a> {
 
     /// The batch goes back unsent: no server can have it, whatever was marked on the way.
     pub fn unsent(&mut self) {
-        let mut positions: Vec<_> = self.in_doubt.drain().collect();
-        positions.sort_unstable();
+        let positions: Vec<_> = std::mem::take(&mut self.in_doubt).into_iter().collect();
         self.take_back_doubt(&positions);
     }
 

@@ -23,6 +23,8 @@ use crate::smtp::{
     Step, Transaction,
 };
 
+/// Octets of a buffer that is kept for the next message.
+const KEPT_MAX: usize = 16 * 1024;
 /// How long one look for the reply to QUIT takes, before we see whether work is waiting.
 const QUIT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -38,6 +40,14 @@ pub struct Connection {
     /// Transactions begun.
     uses: u32,
     rested_since: Instant,
+    buffers: Buffers,
+}
+
+/// What content is read into and written from. Kept while it is small, as it is for most mail.
+#[derive(Debug, Default)]
+struct Buffers {
+    read: Vec<u8>,
+    out: Vec<u8>,
 }
 
 /// Why a server that answered is not ready for mail.
@@ -65,9 +75,16 @@ impl Connection {
         let debug_level = if debug { transport.debug_peer_level } else { 0 };
         let mut link = Link::new(socket, peer, debug_level, transcript);
         match shake_hands(&mut link, &name, transport, myhostname) {
-            Ok(offered) => {
-                Ok(Self { link, server, protocol, name, offered, uses: 0, rested_since: Instant::now() })
-            }
+            Ok(offered) => Ok(Self {
+                link,
+                server,
+                protocol,
+                name,
+                offered,
+                uses: 0,
+                rested_since: Instant::now(),
+                buffers: Buffers::default(),
+            }),
             Err(reason) => {
                 link.note_surplus();
                 Err(Box::new(NotReady { reason, transcript: std::mem::take(link.transcript()) }))
@@ -204,10 +221,11 @@ impl Connection {
         let room = self.link.flight_size();
         self.link.note_commands(&flight.commands);
         self.link.transcript().note(format_args!("message content, {} octets", content.size()));
-        let mut out = flight.commands.clone();
+        let Buffers { mut read, mut out } = std::mem::take(&mut self.buffers);
+        out.extend_from_slice(&flight.commands);
         let mut dots = (encoding == Encoding::Dots).then(|| DotStuffing::new(transport.line_length_limit));
         content
-            .for_each_piece(|piece| {
+            .for_each_piece(&mut read, |piece| {
                 match &mut dots {
                     Some(dots) => dots.push(piece, &mut out),
                     None => out.extend_from_slice(piece),
@@ -222,7 +240,12 @@ impl Connection {
         if let Some(dots) = dots {
             dots.finish(&mut out);
         }
-        self.link.write_content(&out, progress, deadline)
+        self.link.write_content(&out, progress, deadline)?;
+        out.clear();
+        if read.capacity().max(out.capacity()) <= KEPT_MAX {
+            self.buffers = Buffers { read, out };
+        }
+        Ok(())
     }
 
     /// A server that stops reading has often said why: its replies are taken as if they had come in time. Refusals

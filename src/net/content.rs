@@ -26,16 +26,20 @@ impl Content<'_> {
         self.prefix.len() as u64 + self.length
     }
 
-    /// Hands the content to `take` piece by piece. A file that ends early is an error: the message was promised
-    /// whole.
+    /// Hands the content to `take` piece by piece, each read into `buffer`, which grows as far as that is of use. A file
+    /// that ends early is an error: the message was promised whole.
     pub fn for_each_piece<E: From<io::Error>>(
         &self,
+        buffer: &mut Vec<u8>,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         if !self.prefix.is_empty() {
             take(self.prefix)?;
         }
-        let mut buffer = vec![0; PIECE.min(usize::try_from(self.length).unwrap_or(PIECE))];
+        let piece = PIECE.min(usize::try_from(self.length).unwrap_or(PIECE));
+        if buffer.len() < piece {
+            buffer.resize(piece, 0);
+        }
         let mut done = 0;
         while done < self.length {
             let wanted = buffer.len().min(usize::try_from(self.length - done).unwrap_or(usize::MAX));
@@ -54,7 +58,7 @@ impl Content<'_> {
     /// Whether a line has more than `limit` octets besides its CRLF.
     pub fn has_line_over(&self, limit: usize) -> io::Result<bool> {
         let (mut column, mut found) = (0, false);
-        self.for_each_piece(|piece| {
+        self.for_each_piece(&mut Vec::new(), |piece| {
             let mut rest = piece;
             while let Some(end) = memchr::memchr(b'\n', rest) {
                 // The CR counts for nothing, so a line of `limit` octets has its LF one further on.
@@ -86,7 +90,7 @@ mod tests {
         let mut whole = Vec::new();
         with(&text, |content| {
             content
-                .for_each_piece(|piece| {
+                .for_each_piece(&mut Vec::new(), |piece| {
                     whole.extend_from_slice(piece);
                     Ok::<_, io::Error>(())
                 })
@@ -99,7 +103,9 @@ mod tests {
     #[test]
     fn a_file_that_ends_early_is_an_error() {
         let error = with(b"short", |content| {
-            Content { length: 6, ..content }.for_each_piece(|_| Ok::<_, io::Error>(())).unwrap_err()
+            Content { length: 6, ..content }
+                .for_each_piece(&mut Vec::new(), |_| Ok::<_, io::Error>(()))
+                .unwrap_err()
         });
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }

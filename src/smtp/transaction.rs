@@ -54,6 +54,9 @@ pub enum Step {
     Done,
 }
 
+/// Octets of the commands for one recipient, roughly.
+const COMMANDS_SIZE: usize = 256;
+
 /// What is written without reading in between.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Flight {
@@ -246,7 +249,8 @@ impl<'s, 'a> Transaction<'s, 'a> {
     }
 
     fn compose(&mut self, room: usize) -> Option<Flight> {
-        let mut flight = Flight { commands: Vec::new(), content: None, stage: Stage::Rset };
+        let commands = Vec::with_capacity(COMMANDS_SIZE);
+        let mut flight = Flight { commands, content: None, stage: Stage::Rset };
         while flight.content.is_none() && self.turn != Turn::Nothing {
             let before = flight.commands.len();
             if !self.add_command(&mut flight, room) {

@@ -14,6 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
@@ -24,10 +25,8 @@ use super::listing::system_time;
 use super::state::{State, States};
 use crate::mail::{Envelope, QueueId, Recipient};
 
-/// Octets of states read at a time.
-const STATES_READ: usize = 8 << 10;
 /// Octets read when a file is opened: most mail has its head and all its recipients there.
-const FRONT: usize = 4 << 10;
+const FRONT: usize = 1000;
 
 /// Why a message cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -313,9 +312,8 @@ impl QueueFile {
     /// Reads the states, as far as they do not stand in `front`.
     fn read_states(&self, front: &[u8]) -> Result<States, LoadError> {
         let Layout { states_at, recipients_at, count, .. } = self.layout;
-        let line = Section { file: &self.file, front, at: states_at, end: recipients_at };
-        let capacity = STATES_READ.min(count as usize + 2);
-        Ok(States::read(&mut BufReader::with_capacity(capacity, line), count)?)
+        let mut line = Section { file: &self.file, front, at: states_at, end: recipients_at };
+        Ok(States::read(&mut line, count)?)
     }
 
     /// Marks recipients, given by position in ascending order: each run of neighbours is one write. The marks
@@ -397,17 +395,15 @@ fn read_version_and_head(reader: &mut impl BufRead) -> Result<Head, FormatError>
 
 /// Reads the front of a file of `length` octets. Less only where the file is shorter.
 fn read_front(file: &File, length: u64) -> io::Result<Vec<u8>> {
-    let mut front = vec![0; FRONT.min(usize::try_from(length).unwrap_or(FRONT))];
-    let mut filled = 0;
-    while let Some(rest) = front.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, filled as u64) {
+    let mut front = Vec::with_capacity(FRONT.min(usize::try_from(length).unwrap_or(FRONT)));
+    while front.len() < front.capacity() {
+        let at = front.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut front), at) {
             Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    front.truncate(filled);
     Ok(front)
 }
 

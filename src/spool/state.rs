@@ -4,7 +4,7 @@
 //! - Leaves to others: who marks whom and when (`queue_file`, `agent`).
 //! - Always true: a [`States`] has one known state for each recipient.
 
-use std::io::BufRead;
+use std::io::Read;
 
 use super::format::{FormatError, cut_short};
 
@@ -60,12 +60,13 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct States {
     pub(super) delay_notice_sent: bool,
-    bytes: Vec<u8>,
+    /// With the byte for the message in front.
+    line: Vec<u8>,
 }
 
 impl States {
     /// Reads the line of a message with `count` recipients: exactly as many bytes, each one known.
-    pub(super) fn read(reader: &mut impl BufRead, count: u32) -> Result<Self, FormatError> {
+    pub(super) fn read(reader: &mut impl Read, count: u32) -> Result<Self, FormatError> {
         let mut line = vec![0; count as usize + 2];
         reader.read_exact(&mut line).map_err(|error| cut_short(error, "its states line"))?;
         let (Some(b'\n'), Some(first)) = (line.pop(), line.first().copied()) else {
@@ -74,17 +75,16 @@ impl States {
         if !matches!(first, b'-' | b'W') {
             return Err(FormatError::bad("its states line begins with neither \"-\" nor \"W\""));
         }
-        line.remove(0);
-        match line.iter().position(|&byte| State::from_byte(byte).is_none()) {
+        match line.iter().skip(1).position(|&byte| State::from_byte(byte).is_none()) {
             Some(at) => Err(FormatError::bad(format!("the state of its recipient {at} is unknown"))),
-            None => Ok(Self { delay_notice_sent: first == b'W', bytes: line }),
+            None => Ok(Self { delay_notice_sent: first == b'W', line }),
         }
     }
 
     /// All of them, by position.
     pub(super) fn iter(&self) -> impl Iterator<Item = State> + '_ {
         // `read` has seen that every byte means a state.
-        self.bytes.iter().filter_map(|&byte| State::from_byte(byte))
+        self.line.iter().skip(1).filter_map(|&byte| State::from_byte(byte))
     }
 }
 
