@@ -109,23 +109,36 @@ fn server(queue: &Queue) -> Handle {
 fn ratios(messages: usize, connections: &[usize], rounds: usize) {
     println!("{messages} messages of {} octets, median of {rounds} rounds", site::CONTENT_SIZE);
     println!(
-        "{:>11} {:>12} {:>12} {:>9} {:>14} {:>14} {:>11}",
-        "connections", "agent msg/s", "bare msg/s", "ratio", "agent CPU/msg", "emptied msg/s", "agent peak"
+        "{:>11} {:>12} {:>12} {:>6} {:>15} {:>6} {:>14} {:>13} {:>11}",
+        "connections",
+        "agent msg/s",
+        "bare msg/s",
+        "ratio",
+        "with files msg/s",
+        "ratio",
+        "agent CPU/msg",
+        "emptied msg/s",
+        "agent peak"
     );
     for &connections in connections {
-        let (mut runs, mut limits) = (Vec::new(), Vec::new());
+        let (mut runs, mut limits, mut file_limits) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds.max(1) {
             let queue = Queue::new(connections);
             let server = server(&queue);
-            limits.push(Bare { socket: queue.socket(), connections, messages }.rate());
+            let bare = |files| Bare { socket: queue.socket(), connections, messages, files }.rate();
+            limits.push(bare(Vec::new()));
+            queue.fill(messages);
+            file_limits.push(bare(queue.files()));
+            queue.clear();
             queue.fill(messages);
             runs.push(queue.run(&server, messages));
         }
         let agent = median(runs.iter().map(|run| run.rate(messages)));
-        let bare = median(limits);
+        let (bare, with_files) = (median(limits), median(file_limits));
         println!(
-            "{connections:>11} {agent:>12.0} {bare:>12.0} {:>9.2} {:>11.1} us {:>14.0} {:>11}",
+            "{connections:>11} {agent:>12.0} {bare:>12.0} {:>6.2} {with_files:>15.0} {:>6.2} {:>11.1} us {:>13.0} {:>11}",
             agent / bare,
+            agent / with_files,
             median(runs.iter().map(|run| run.cpu_per_message(messages))),
             median(runs.iter().map(|run| run.emptied_rate(messages))),
             mebioctets(runs.iter().map(|run| run.peak_memory).max().unwrap_or(0)),

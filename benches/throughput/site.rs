@@ -25,9 +25,6 @@ const MAILBOXES: usize = 500;
 /// When the first message was queued, in microseconds since 1970; each is queued a microsecond later.
 const ARRIVAL: u64 = 1_795_300_000_000_000;
 
-/// Ticks a second in /proc, whatever the kernel's own clock does.
-const USER_HZ: f64 = 100.0;
-
 /// The content of every message.
 pub fn content() -> Vec<u8> {
     let mut content = b"From: a@x.example\r\nSubject: throughput\r\n\r\n".to_vec();
@@ -113,6 +110,16 @@ impl Queue {
         rustix::fs::sync();
     }
 
+    /// The files in `active/`.
+    pub fn files(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.active()).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Removes what is left in `active/`.
+    pub fn clear(&self) {
+        self.files().into_iter().for_each(|file| fs::remove_file(file).unwrap());
+    }
+
     /// Puts one message to many recipients into `active/`.
     pub fn put_list(&self, recipients: usize) {
         let recipients: Vec<_> = (0..recipients).map(|number| format!("list{number}@x.example")).collect();
@@ -150,7 +157,8 @@ impl Queue {
         let took = start.elapsed();
         self.wait_until_empty(&agent);
         let emptied = start.elapsed();
-        let run = Run { took, emptied, cpu: cpu(&process), peak_memory: peak_memory(&process), descriptors };
+        let peak_memory = peak_memory(&process);
+        let run = Run { took, emptied, cpu: agent.cpu_time(), peak_memory, descriptors };
         agent.stop();
         assert_eq!(server.counts().deliveries, goal, "something was delivered twice");
         run
@@ -188,15 +196,6 @@ impl Queue {
 fn summary(counts: &str) -> u64 {
     let totals = |line: &str| line.strip_prefix("totals: ")?.trim().parse().ok();
     counts.lines().rev().find_map(totals).expect("callgrind writes a line `totals: N`")
-}
-
-/// User and system time of a process.
-fn cpu(process: &Path) -> Duration {
-    let stat = fs::read_to_string(process.join("stat")).unwrap();
-    // The name, in parentheses, may hold blanks; utime and stime are fields 14 and 15.
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = [fields[11], fields[12]].iter().map(|field| field.parse::<u64>().unwrap()).sum();
-    Duration::from_secs_f64(ticks as f64 / USER_HZ)
 }
 
 fn peak_memory(process: &Path) -> u64 {
