@@ -1,6 +1,6 @@
 //! The threads of the agent, and what they own.
 //!
-//! - Owns: master, workers, pickup, log and control threads, and the channels between them.
+//! - Owns: master, workers, pickup, sweeper, log and control threads, and the channels between them.
 //! - Leaves to others: decisions (`queue`), conversations (`net`, `smtp`), the disk's format (`spool`).
 //! - Always true: the master waits for nothing but its poll, and no backlog waits in a channel: what is not in the
 //!   scheduler is on disk.

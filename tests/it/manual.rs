@@ -135,7 +135,7 @@ fn command_of(line: &str) -> Option<&str> {
         matches!(before, None | Some("sudo" | "|" | "$(" | "&&")) || before.is_some_and(|b| b.contains('='))
     };
     let at = words.iter().enumerate().find_map(|(at, word)| {
-        let by_cargo = *word == "--" && words.first() == Some(&"cargo");
+        let by_cargo = *word == "--" && words.starts_with(&["cargo", "run"]);
         (by_cargo || is_lastmile(word) && starts_here(at)).then_some(at + 1)
     })?;
     words.get(at).copied().filter(|word| !word.starts_with('-'))
