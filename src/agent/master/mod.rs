@@ -126,12 +126,12 @@ impl Master {
     }
 
     fn sleep(&mut self) -> io::Result<()> {
+        // Whoever is about to report does so now, and need not wake us: under load one round then takes many reports.
+        std::thread::yield_now();
         self.chime.about_to_sleep();
-        if !self.reports.is_empty() {
-            self.chime.awake();
-            return Ok(());
-        }
-        let timeout = Timespec::try_from(self.time_to_sleep()).unwrap_or(Timespec { tv_sec: 60, tv_nsec: 0 });
+        // With reports waiting it only looks: jobs must not have to wait until there are none.
+        let pause = if self.reports.is_empty() { self.time_to_sleep() } else { Duration::ZERO };
+        let timeout = Timespec::try_from(pause).unwrap_or(Timespec { tv_sec: 60, tv_nsec: 0 });
         let jobs = self.spool.jobs().filter(|_| self.accepts_jobs());
         let mut set = vec![
             PollFd::from_borrowed_fd(self.chime.descriptor(), PollFlags::IN),
@@ -144,7 +144,7 @@ impl Master {
             Err(error) => return Err(error.into()),
         }
         let ready: Vec<bool> = set.iter().map(|fd| !fd.revents().is_empty()).collect();
-        self.chime.awake();
+        self.chime.awake(ready.first() == Some(&true));
         if ready.get(1) == Some(&true) && self.watch.drain()? {
             self.intake.want(Place::Incoming, false);
         }
