@@ -40,7 +40,7 @@ pub(super) struct Lot {
     pub(super) envelope: Arc<Envelope>,
     /// Its turn among the destination's jobs; none if all of its recipients are parked.
     pub(super) turn: Option<Turn>,
-    groups: Ring<Group>,
+    groups: Ring<Box<Group>>,
     by_sender: HashMap<Sender, Turn>,
     parked: HashMap<(Folded, Turn), (Sender, Recipient)>,
 }
@@ -74,7 +74,7 @@ impl Lot {
             Some(group) => group.waiting.push_back(waiting),
             None => {
                 let group = Group { sender: sender.clone(), waiting: VecDeque::from([waiting]) };
-                self.by_sender.insert(sender, self.groups.push_back(group));
+                self.by_sender.insert(sender, self.groups.push_back(Box::new(group)));
             }
         }
     }
@@ -84,13 +84,13 @@ impl Lot {
         if let Some(mut group) = self.by_sender.remove(sender).and_then(|turn| self.groups.remove(turn)) {
             waiting.append(&mut group.waiting);
         }
-        let turn = self.groups.push_front(Group { sender: sender.clone(), waiting });
+        let turn = self.groups.push_front(Box::new(Group { sender: sender.clone(), waiting }));
         self.by_sender.insert(sender.clone(), turn);
     }
 
     /// The next recipients to cut a batch from.
     pub(super) fn front(&mut self) -> Option<&mut Group> {
-        self.groups.front_mut().map(|(_, group)| group)
+        self.groups.front_mut().map(|(_, group)| &mut **group)
     }
 
     /// Lets go of the first group if nobody is left in it.

@@ -44,7 +44,8 @@ pub(super) struct Place {
     pub(super) listed: Option<(List, Turn)>,
     /// When something happens to it by itself.
     pub(super) timer: Option<Duration>,
-    lots: BTreeMap<QueueId, Lot>,
+    /// Boxed, as the maps within them are: a node of such a map has room for eleven, and most hold one.
+    lots: BTreeMap<QueueId, Box<Lot>>,
     ring: Ring<QueueId>,
     addresses: HashMap<Folded, Deliveries>,
 }
@@ -135,7 +136,7 @@ impl Place {
         let sender = recipient.sender.clone().unwrap_or_else(|| envelope.sender.clone());
         let address = folded(&recipient);
         self.waiting += 1;
-        self.lots.entry(envelope.id).or_insert_with(|| Lot::new(envelope.clone()));
+        self.lots.entry(envelope.id).or_insert_with(|| Box::new(Lot::new(envelope.clone())));
         if self.has_slot(&address) {
             self.enter(envelope.id, sender, Waiting { recipient, address, has_slot: false });
         } else {
@@ -155,7 +156,7 @@ impl Place {
         });
         let waiting: VecDeque<_> = waiting.collect();
         self.waiting += waiting.len();
-        let lot = self.lots.entry(envelope.id).or_insert_with(|| Lot::new(envelope.clone()));
+        let lot = self.lots.entry(envelope.id).or_insert_with(|| Box::new(Lot::new(envelope.clone())));
         lot.put_back(&sender, waiting);
         if let Some(turn) = lot.turn.take() {
             self.ring.remove(turn);
@@ -204,7 +205,9 @@ impl Place {
                 } else if deliveries.admits(self.limits) {
                     deliveries.count += 1;
                     recipients.push(recipient);
-                    held.insert(address.clone());
+                    if !lot.front()?.waiting.is_empty() {
+                        held.insert(address.clone());
+                    }
                     addresses.push(address);
                 } else {
                     let turn = deliveries.parked.push_back(id);
