@@ -47,6 +47,10 @@ impl PickupThread {
             None => Arc::new(Message::new(loaded.envelope, loaded.layout, loaded.unsettled)),
         };
         // Refused ones were settled by an earlier attempt; only their bounce is owed, which finishing sees to.
+        if loaded.unsettled == 0 && self.sweeper.has_backlog() {
+            // It is about to be removed; if not, the next listing finds it again.
+            return Report::Dismissed { id, queued: Vec::new() };
+        }
         let is_done = loaded.unsettled == 0 || message.count_down(refused);
         if is_done {
             let finished =
