@@ -221,9 +221,24 @@ impl Pickup {
             Err(error) => return Err(self.spool.submit_error("write", Place::Tmp, name, error).into()),
         };
         self.spool.publish(&file, (Place::Tmp, name), (Place::Active, name))?;
-        let leftover = self.spool.unlink(Place::Tmp, &claimed_name(id)).err().map(|error| error.to_string());
+        let leftover = match self.spool.unlink(Place::Tmp, &claimed_name(id)) {
+            Ok(_) => None,
+            Err(error) => Some(self.withdraw(id, error)?),
+        };
         let Envelope { sender, size, .. } = envelope;
         Ok(Taken { id, uid, sender, size, recipients: count, ignored_nexthop, leftover })
+    }
+
+    /// A message whose claimed file cannot be removed must not be delivered: with the message gone, nothing would tell
+    /// the next start that the file has been dealt with, and it would be queued once more. So the message leaves `active/`
+    /// again before anybody has looked: it is this thread that loads. Where that fails too, it is queued, and this is what
+    /// the system said of the claimed file.
+    fn withdraw(&self, id: QueueId, error: io::Error) -> Result<io::Error, Refused> {
+        let name = OsStr::new(id.as_str());
+        match self.spool.rename_new(Place::Active, name, Place::Tmp, name) {
+            Ok(()) => Err(self.spool.io_failure("remove", Place::Tmp, &claimed_name(id), error).into()),
+            Err(_) => Ok(error),
+        }
     }
 
     /// Removes our own unfinished copy; if it cannot be removed now, its age will tell.

@@ -9,7 +9,7 @@
 //!
 //! The steps, each of which a crash may follow: (1) a rename to `tmp/ID.in` claims the file; (2) it is opened
 //! and looked at; (3) it is copied to `tmp/ID`; (4) that goes to `active/` as every submission does; (5)
-//! `tmp/ID.in` is unlinked; (6) the caller hears of it. A bare message has its envelope in a job line, which
+//! `tmp/ID.in` is unlinked, or else `active/ID` is taken back; (6) the caller hears of it. A bare message has its envelope in a job line, which
 //! a crash would lose once the file is claimed: so its `tmp/ID`, complete but for the content, is on disk
 //! *before* step 1, and says which file it is about. A power loss may undo the claim, which is not synced; the next
 //! start makes it again.
@@ -45,7 +45,7 @@ pub enum Peek {
 }
 
 /// A message that was picked up, for the log and the master.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Taken {
     /// Its name from now on.
     pub id: QueueId,
@@ -59,8 +59,9 @@ pub struct Taken {
     pub recipients: u32,
     /// A nexthop that did not count, because its owner is not trusted with one.
     pub ignored_nexthop: Option<String>,
-    /// The copy is safe, but the dropped file could not be removed: the next start will.
-    pub leftover: Option<String>,
+    /// The copy is safe, but neither could the claimed file be removed nor the copy be taken back. Removing it is tried
+    /// again by [`Pickup::retry_claimed`]; a start that finds it after the message is delivered queues it once more.
+    pub leftover: Option<io::Error>,
 }
 
 /// What became of a dropped file.
@@ -91,6 +92,13 @@ pub enum PickedUp {
         /// Why.
         error: SubmitError,
     },
+    /// A claimed file whose message is queued, or was, cannot be removed. Said once for each name.
+    Leftover {
+        /// The message.
+        id: QueueId,
+        /// What the system said.
+        error: io::Error,
+    },
     /// It cannot be moved (somebody's directory, say). Said once for each name.
     Stuck {
         /// The name it has.
@@ -106,12 +114,15 @@ pub struct Pickup {
     pub(super) spool: Arc<Spool>,
     pub(super) limits: SubmitLimits,
     complained: HashSet<OsString>,
+    /// Messages that came into `active/` and left their claimed files in `tmp/`. One that is not in the queue any more
+    /// was delivered, not lost. No more than there are such files.
+    pub(super) published: HashSet<QueueId>,
 }
 
 impl Pickup {
     /// Makes a pickup for one thread: no other may pick up from the same queue.
     pub fn new(spool: Arc<Spool>, limits: SubmitLimits) -> Self {
-        Self { spool, limits, complained: HashSet::new() }
+        Self { spool, limits, complained: HashSet::new(), published: HashSet::new() }
     }
 
     /// Takes new limits, after the configuration was read again.
@@ -227,7 +238,12 @@ impl Pickup {
     /// What a finished or failed copy means for the dropped file.
     pub(super) fn conclude(&mut self, id: QueueId, name: &OsStr, result: Result<Taken, Refused>) -> PickedUp {
         match result {
-            Ok(taken) => PickedUp::Queued(taken),
+            Ok(taken) => {
+                if taken.leftover.is_some() {
+                    self.published.insert(id);
+                }
+                PickedUp::Queued(taken)
+            }
             Err(Refused::SetAside(place, uid, reason)) => {
                 let result = self.set_aside(id, name, place, uid, reason);
                 self.discard(id);

@@ -11,6 +11,7 @@
 //!
 //! [`Spool::remove_orphan_logs`]: super::Spool::remove_orphan_logs
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -39,7 +40,7 @@ impl Pickup {
         let mut results = self.claim_again()?;
         for (id, name) in self.claimed()? {
             match self.take_back(id) {
-                Ok(()) => results.extend(self.retry(id, name, trusted)?),
+                Ok(()) => results.extend(self.retry(id, name, trusted)),
                 Err(error) => results.push(PickedUp::Stuck { name, error }),
             }
         }
@@ -67,27 +68,39 @@ impl Pickup {
     /// Goes on with pickups that stopped at a full disk, say, while this process runs. A claimed file whose message
     /// is in the queue is unlinked, any other taken up again.
     pub fn retry_claimed(&mut self, trusted: &dyn Fn(u32) -> bool) -> io::Result<Vec<PickedUp>> {
-        let mut results = Vec::new();
-        for (id, name) in self.claimed()? {
-            results.extend(self.retry(id, name, trusted)?);
+        let claimed = self.claimed()?;
+        if !self.published.is_empty() {
+            let claimed: HashSet<_> = claimed.iter().map(|(id, _)| *id).collect();
+            self.published.retain(|id| claimed.contains(id));
         }
-        Ok(results)
+        Ok(claimed.into_iter().filter_map(|(id, name)| self.retry(id, name, trusted)).collect())
     }
 
-    fn retry(
-        &mut self,
-        id: QueueId,
-        name: OsString,
-        trusted: &dyn Fn(u32) -> bool,
-    ) -> io::Result<Option<PickedUp>> {
-        match self.is_queued(id) {
-            Ok(true) => self.spool.unlink(Place::Tmp, &name).map(|_| None),
-            Ok(false) => Ok(Some(match self.resume(id, trusted) {
+    fn retry(&mut self, id: QueueId, name: OsString, trusted: &dyn Fn(u32) -> bool) -> Option<PickedUp> {
+        let is_done = self.published.contains(&id) && matches!(self.spool.find(id), Ok(None));
+        match if is_done { Ok(true) } else { self.is_queued(id) } {
+            Ok(true) => self.clear_away(id, &name),
+            Ok(false) => Some(match self.resume(id, trusted) {
                 // Its name is not known any more, so it stays here for the next time.
                 Err(Refused::Postponed(error)) => PickedUp::Postponed { name, error },
                 result => self.conclude(id, &name, result),
-            })),
-            Err(error) => Ok(self.complain(&name).then_some(PickedUp::Stuck { name, error })),
+            }),
+            Err(error) => self.complain(&name).then_some(PickedUp::Stuck { name, error }),
+        }
+    }
+
+    /// Removes a claimed file whose message is queued, or was. One that stays is remembered: the message may be delivered
+    /// and gone when it is looked at again.
+    fn clear_away(&mut self, id: QueueId, name: &OsStr) -> Option<PickedUp> {
+        match self.spool.unlink(Place::Tmp, name) {
+            Ok(_) => {
+                self.published.remove(&id);
+                None
+            }
+            Err(error) => {
+                self.published.insert(id);
+                self.complain(name).then_some(PickedUp::Leftover { id, error })
+            }
         }
     }
 

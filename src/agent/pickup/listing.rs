@@ -297,8 +297,8 @@ fn log_picked_up(picked_up: PickedUp) -> Option<QueueId> {
             if let Some(nexthop) = ignored_nexthop {
                 log::warn!(target: PICKUP, "{id}: uid {uid} may not choose the nexthop \"{nexthop}\": the routes decide");
             }
-            if let Some(leftover) = leftover {
-                log::warn!(target: PICKUP, "{id}: {leftover}");
+            if let Some(error) = leftover {
+                log_leftover(id, &error);
             }
             return Some(id);
         }
@@ -318,12 +318,21 @@ fn log_picked_up(picked_up: PickedUp) -> Option<QueueId> {
                 "{place}/{name} cannot be queued now: {error}; it is kept and tried again in a minute"
             );
         }
+        PickedUp::Leftover { id, error } => log_leftover(id, &error),
         PickedUp::Stuck { name, error } => {
             let (place, name) = (place_of(&name), name.display());
             log::error!(target: PICKUP, "{place}/{name} cannot be moved: {error}; it stays");
         }
     }
     None
+}
+
+fn log_leftover(id: QueueId, error: &io::Error) {
+    log::error!(
+        target: PICKUP,
+        "{id}: tmp/{id}.in, which it was made from, cannot be removed: {error}; that is tried again every minute, but if \
+         the agent is restarted before it is gone, the message may be delivered twice"
+    );
 }
 
 /// Where a name is: claimed files are in `tmp/`, under a name of ours.

@@ -217,3 +217,65 @@ fn abandoned_drafts_go_after_36_hours_and_nothing_else_does() {
     left.sort();
     assert_eq!(queue.listing(), left);
 }
+
+/// Puts a directory in the place of a claimed file, which unlink(2) refuses and rename(2) does not, and back.
+fn swap(queue: &TestQueue, id: QueueId) {
+    let (claimed, aside) = (queue.at(Place::Tmp, format!("{id}.in")), queue.path.join("aside"));
+    let _ = fs::create_dir(&aside);
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(rustix::fs::CWD, claimed, rustix::fs::CWD, aside, exchange).unwrap();
+}
+
+/// The ID under which something is claimed.
+fn claimed(queue: &TestQueue) -> QueueId {
+    let listing = queue.listing();
+    let id = listing.iter().find_map(|name| name.strip_prefix("tmp/")?.strip_suffix(".in")).unwrap();
+    id.parse().unwrap()
+}
+
+#[test]
+fn a_message_whose_claimed_file_cannot_be_removed_is_not_delivered_yet() {
+    const WITH_NEXTHOP: &str = "lastmile/1\n{\"sender\":\"a@x\",\"recipients\":1,\"nexthop\":\"unix:/x\"}\n-P\n\
+        {\"address\":\"b@y\"}\n\nhi\n";
+    let queue = TestQueue::new();
+    queue.drop_file("one", WITH_NEXTHOP);
+    let mut pickup = queue.pickup();
+    // Whether a nexthop counts is asked for while the file is open and being copied.
+    let swaps = |_: u32| {
+        swap(&queue, claimed(&queue));
+        true
+    };
+    let PickedUp::Postponed { error, .. } = pickup.take_queue_file("one".as_ref(), &swaps) else {
+        panic!("{:?}", queue.listing())
+    };
+    let error = error.to_string();
+    assert!(error.contains("cannot remove") && error.contains("/tmp/"), "{error}");
+    assert_eq!(queue.listing(), ["incoming/one"], "it has its name back");
+    fs::remove_dir(queue.at(Place::Incoming, "one")).unwrap();
+    fs::rename(queue.path.join("aside"), queue.at(Place::Incoming, "one")).unwrap();
+    let PickedUp::Queued(taken) = pickup.take_queue_file("one".as_ref(), &nobody_trusted) else {
+        panic!("{:?}", queue.listing())
+    };
+    assert_eq!(queue.listing(), [format!("active/{}", taken.id)]);
+}
+
+#[test]
+fn a_claimed_file_that_stays_after_its_message_is_delivered_is_not_queued_again() {
+    let queue = TestQueue::new();
+    let (id, other) = (queue.submit(&["b@y"], "hi\n"), queue.spool.new_id().unwrap());
+    for id in [id, other] {
+        fs::write(queue.at(Place::Tmp, format!("{id}.in")), QUEUE_FILE).unwrap();
+    }
+    swap(&queue, id);
+    let mut pickup = queue.pickup();
+    let results = pickup.retry_claimed(&nobody_trusted).unwrap();
+    let leftovers = results.iter().filter(|result| matches!(result, PickedUp::Leftover { .. })).count();
+    assert_eq!((leftovers, results.len()), (1, 2), "it is said, and in nobody's way: {results:?}");
+    assert!(pickup.retry_claimed(&nobody_trusted).unwrap().is_empty(), "it is said once");
+    for id in [id, other] {
+        assert!(queue.spool.remove(id, Place::Active).unwrap());
+    }
+    swap(&queue, id);
+    assert!(pickup.retry_claimed(&nobody_trusted).unwrap().is_empty());
+    assert_eq!(queue.listing(), Vec::<String>::new());
+}
