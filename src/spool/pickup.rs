@@ -87,7 +87,7 @@ pub enum PickedUp {
     /// Nothing is wrong with it, but it cannot be queued now (disk full, say). It is where it was, or in
     /// `tmp/ID.in`, whence [`Pickup::retry_claimed`] takes it.
     Postponed {
-        /// The name it had.
+        /// The name it has.
         name: OsString,
         /// Why.
         error: SubmitError,
@@ -248,6 +248,10 @@ impl Pickup {
                 let result = self.set_aside(id, name, place, uid, reason);
                 self.discard(id);
                 result
+            }
+            Err(Refused::Postponed(error)) if error.is_in_doubt() => {
+                self.published.insert(id);
+                PickedUp::Postponed { name: claimed_name(id), error }
             }
             Err(Refused::Postponed(error)) => {
                 self.put_back(id, name);

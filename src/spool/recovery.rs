@@ -82,7 +82,7 @@ impl Pickup {
             Ok(true) => self.clear_away(id, &name),
             Ok(false) => Some(match self.resume(id, trusted) {
                 // Its name is not known any more, so it stays here for the next time.
-                Err(Refused::Postponed(error)) => PickedUp::Postponed { name, error },
+                Err(Refused::Postponed(error)) if !error.is_in_doubt() => PickedUp::Postponed { name, error },
                 result => self.conclude(id, &name, result),
             }),
             Err(error) => self.complain(&name).then_some(PickedUp::Stuck { name, error }),

@@ -5,7 +5,7 @@
 //! - Leaves to others: who may submit what (`cli`, `agent`, `pickup`), headers (`cli`).
 //! - Always true: a final name stands only for a file that was written to its end; the head, which carries
 //!   the content's size, is the last write, so a file that a power loss has cut fails its own measure; after
-//!   an error nothing half-queued stays.
+//!   an error nothing half-queued stays, or the error says that nobody knows.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -53,7 +53,8 @@ pub struct SubmitLimits {
     pub minfree: u64,
 }
 
-/// Why a message was not queued. Each is one sentence, and nothing of the message is left in the queue.
+/// Why a message was not queued. Each is one sentence, and nothing of the message is left in the queue, but for
+/// [`SubmitError::InDoubt`].
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// Too little room on the file system.
@@ -91,14 +92,31 @@ pub enum SubmitError {
         /// What the system said.
         source: io::Error,
     },
+    /// It could not be written to disk, and somebody had taken it from its place before it could be taken back.
+    #[error(
+        "the message may be queued: cannot write {} to disk ({source}), and it cannot be taken back: it may be \
+         delivered, and arrives twice then if it is sent again",
+        path.display()
+    )]
+    InDoubt {
+        /// Where it was.
+        path: PathBuf,
+        /// What the system said when it was to be written to disk.
+        source: io::Error,
+    },
 }
 
 impl SubmitError {
+    /// Whether the message may be queued all the same.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::InDoubt { .. })
+    }
+
     /// Whether the message itself is at fault, so that trying again cannot help.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::TooLarge(_) | Self::Recipients(_) | Self::Envelope(_) => true,
-            Self::NoRoom { .. } | Self::Content(_) | Self::Io { .. } => false,
+            Self::NoRoom { .. } | Self::Content(_) | Self::Io { .. } | Self::InDoubt { .. } => false,
         }
     }
 }
@@ -166,7 +184,7 @@ impl Spool {
 
     /// Gives a file its final name and makes both durable, in this order: so the sync of the file also covers
     /// the rename on the journalling file systems, even for a submitter who may not open the directory to
-    /// sync that too. After an error only the old name stays.
+    /// sync that too. After an error at most the old name stays, unless it says that this is in doubt.
     pub(super) fn publish(
         &self,
         file: &File,
@@ -175,12 +193,22 @@ impl Spool {
     ) -> Result<(), SubmitError> {
         self.rename_new(from, old, to, new)
             .map_err(|error| self.io_failure("rename a message to", to, new, self.explained(to, error)))?;
-        file.sync_all().and_then(|()| self.at(to).sync()).map_err(|error| {
-            if self.rename_new(to, new, from, old).is_err() {
-                self.discard(to, new);
-            }
-            self.io_failure("write to disk", to, new, error)
-        })
+        let synced = file.sync_all().and_then(|()| self.at(to).sync());
+        synced.map_err(|error| self.take_back(error, (from, old), (to, new)))
+    }
+
+    /// Takes back what has its final name and cannot be synced. From the rename on, an agent may have found it.
+    pub(super) fn take_back(
+        &self,
+        error: io::Error,
+        (from, old): (Place, &OsStr),
+        (to, new): (Place, &OsStr),
+    ) -> SubmitError {
+        let is_back = self.rename_new(to, new, from, old).is_ok() || matches!(self.unlink(to, new), Ok(true));
+        if is_back {
+            return self.io_failure("write to disk", to, new, error);
+        }
+        SubmitError::InDoubt { path: self.path_of(to, new), source: error }
     }
 
     /// Removes what a failed submission has left; what cannot be removed now is removed when it is old.

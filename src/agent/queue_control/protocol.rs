@@ -243,9 +243,10 @@ impl From<&SubmitError> for Refusal {
         let code = match error {
             SubmitError::TooLarge(_) => RefusalCode::TooLarge,
             SubmitError::Recipients(_) | SubmitError::Envelope(_) => RefusalCode::BadMessage,
-            SubmitError::NoRoom { .. } | SubmitError::Content(_) | SubmitError::Io { .. } => {
-                RefusalCode::Temporary
-            }
+            SubmitError::NoRoom { .. }
+            | SubmitError::Content(_)
+            | SubmitError::Io { .. }
+            | SubmitError::InDoubt { .. } => RefusalCode::Temporary,
         };
         Self::new(code, error.to_string())
     }

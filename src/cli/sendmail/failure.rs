@@ -133,8 +133,9 @@ impl From<ClientError> for Failure {
             },
         };
         let (said, text) = ("the message was not queued", error.to_string());
-        // A refusal of the agent's own spool begins with these words already.
-        let is_said = text.starts_with(said) || matches!(error, ClientError::Unanswered(_));
+        // A refusal of the agent's own spool says what became of the message already.
+        let is_said = ["the message was", "the message may"].iter().any(|start| text.starts_with(start))
+            || matches!(error, ClientError::Unanswered(_));
         Self::new(code, if is_said { text } else { format!("{said}: {text}") })
     }
 }
@@ -144,7 +145,8 @@ impl From<SubmitError> for Failure {
         let code = match &error {
             SubmitError::TooLarge(_) => Code::Unavailable,
             SubmitError::Recipients(_) | SubmitError::Envelope(_) => Code::Data,
-            SubmitError::NoRoom { .. } => Code::Temporary,
+            // What is in doubt the caller sends again: at least once.
+            SubmitError::NoRoom { .. } | SubmitError::InDoubt { .. } => Code::Temporary,
             SubmitError::Content(_) => Code::Io,
             SubmitError::Io { doing: "make", source, .. } => of_system(source, Code::CannotCreate),
             SubmitError::Io { source, .. } => of_system(source, Code::Io),
@@ -182,9 +184,21 @@ mod tests {
             (SubmitError::TooLarge(7), 69),
             (SubmitError::Recipients(0), 65),
             (SubmitError::NoRoom { path: "/q".into(), free: 1, wanted: 2 }, 75),
+            (SubmitError::InDoubt { path: "/q/incoming/x".into(), source: Errno::IO.into() }, 75),
         ] {
             let text = error.to_string();
             assert_eq!(Failure::from(error).code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_queued_is_never_called_not_queued() {
+        let error = SubmitError::InDoubt { path: "/q/incoming/x".into(), source: Errno::IO.into() };
+        let by_socket = Failure::from(ClientError::Refused((&error).into()));
+        for failure in [Failure::from(error), by_socket] {
+            let text = failure.to_string();
+            assert!(text.starts_with("the message may be queued: "), "{text}");
+            assert_eq!(failure.code(), 75, "{text}");
         }
     }
 }

@@ -4,7 +4,8 @@
 //! - Leaves to others: how a message comes onto the disk (`spool`), when it is delivered (`agent`).
 //! - Always true: exit code 0 means that the message is on disk, whether or not an agent runs; any other means that
 //!   nothing was queued, and says why in one line on standard error. Only where an agent that was given the message goes
-//!   away before it answers, nobody knows; then the line says that.
+//!   away before it answers, or takes it before it turns out that it cannot be written to disk, nobody knows; then the
+//!   line says that.
 
 pub mod address_list;
 mod caller;

@@ -4,6 +4,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
+use rustix::io::Errno;
+
 use super::*;
 use crate::mail::{BodyType, Notify, Return, Sender};
 
@@ -139,6 +141,40 @@ fn after_a_failure_nothing_half_queued_stays() {
     }
     let exact = queue.spool.submit(draft(&["b@y"]), &mut &b"12345678"[..], &small);
     exact.expect("a message of exactly the limit fits");
+}
+
+#[test]
+fn what_cannot_be_synced_is_taken_back_or_in_doubt() {
+    let queue = TestQueue::new();
+    let (draft_name, name) = ((Place::Incoming, ".d".as_ref()), (Place::Incoming, "d".as_ref()));
+    let take_back = || queue.spool.take_back(io::Error::from(Errno::IO), draft_name, name);
+
+    queue.drop_file("d", "x");
+    let error = take_back();
+    assert!(!error.is_in_doubt() && error.to_string().starts_with("the message was not queued: "), "{error}");
+    assert_eq!(queue.listing(), ["incoming/.d"]);
+
+    queue.drop_file("d", "x");
+    assert!(!take_back().is_in_doubt(), "its old name is taken");
+    assert_eq!(queue.listing(), ["incoming/.d"]);
+
+    // An agent was faster.
+    let error = take_back();
+    assert!(error.is_in_doubt() && !error.is_permanent());
+    assert!(error.to_string().starts_with("the message may be queued: "), "{error}");
+    assert!(error.to_string().contains("/incoming/d "), "{error}");
+}
+
+#[test]
+fn what_is_published_and_fails_its_sync_says_what_became_of_it() {
+    let queue = TestQueue::new();
+    let (from, to) = ((Place::Tmp, "a".as_ref()), (Place::Active, "a".as_ref()));
+    fs::write(queue.at(Place::Tmp, "a"), "x").unwrap();
+    // A pipe cannot be synced.
+    let (pipe, _other) = rustix::pipe::pipe().unwrap();
+    let error = queue.spool.publish(&pipe.into(), from, to).unwrap_err();
+    assert!(!error.is_in_doubt(), "{error}");
+    assert_eq!(queue.listing(), ["tmp/a"]);
 }
 
 #[test]
