@@ -306,7 +306,7 @@ impl Connection {
                 Refusal::new(RefusalCode::BadMessage, text)
             })?;
         }
-        let draft = submission.into_draft(self.caller.origin());
+        let draft = submission.into_draft(self.caller.origin()).completed(&config.myorigin);
         let sender = logged(&draft.sender);
         let id = self
             .shared

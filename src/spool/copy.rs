@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::io::Errno;
 
+use super::complete::{complete, complete_sender};
 use super::directory::Place;
 use super::format::{self, DroppedHead, FormatError, MAGIC};
 use super::listing::is_incoming_name;
@@ -99,14 +100,24 @@ impl Pickup {
         States::read(&mut reader, head.recipients).map_err(corrupt)?;
 
         let (said_size, count) = (head.size, head.recipients);
-        let (envelope, ignored_nexthop) = believe(head, id, uid, trusted);
+        let (mut envelope, ignored_nexthop) = believe(head, id, uid, trusted);
+        let origin = self.origin.as_deref();
+        if let Some(origin) = origin {
+            envelope.sender = complete_sender(envelope.sender, origin);
+        }
         self.discard(id);
         let target = self.spool.create_file(Place::Tmp, id.as_str().as_ref(), 0o600);
         let target =
             target.map_err(|error| self.spool.io_failure("make", Place::Tmp, id.as_str().as_ref(), error))?;
         let written = (|| {
             let mut line = Vec::new();
-            let recipients = (0..count).map(|at| format::read_recipient(&mut reader, at, &mut line));
+            let recipients = (0..count).map(|at| {
+                let recipient = format::read_recipient(&mut reader, at, &mut line)?;
+                Ok(match origin {
+                    Some(origin) => complete(recipient, origin),
+                    None => recipient,
+                })
+            });
             let mut unfinished = Unfinished::begin(target, envelope, count, None, recipients)?;
             format::read_blank(&mut reader)?;
             let mut content = Counted { reader, count: 0 };

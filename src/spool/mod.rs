@@ -7,6 +7,7 @@
 //! - Always true: from its acknowledgement on a message is on disk until each recipient is settled; what
 //!   other users can write is copied before it is believed; nothing is deleted unread.
 
+mod complete;
 mod copy;
 mod directory;
 mod examine;

@@ -9,10 +9,10 @@
 //!
 //! The steps, each of which a crash may follow: (1) a rename to `tmp/ID.in` claims the file; (2) it is opened
 //! and looked at; (3) it is copied to `tmp/ID`; (4) that goes to `active/` as every submission does; (5)
-//! `tmp/ID.in` is unlinked, or else `active/ID` is taken back; (6) the caller hears of it. A bare message has its envelope in a job line, which
-//! a crash would lose once the file is claimed: so its `tmp/ID`, complete but for the content, is on disk
-//! *before* step 1, and says which file it is about. A power loss may undo the claim, which is not synced; the next
-//! start makes it again.
+//! `tmp/ID.in` is unlinked, or else `active/ID` is taken back; (6) the caller hears of it. A bare message has its
+//! envelope in a job line, which a crash would lose once the file is claimed: so its `tmp/ID`, complete but for the
+//! content, is on disk *before* step 1, and says which file it is about. A power loss may undo the claim, which is not
+//! synced; the next start makes it again.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -113,6 +113,8 @@ pub enum PickedUp {
 pub struct Pickup {
     pub(super) spool: Arc<Spool>,
     pub(super) limits: SubmitLimits,
+    /// For addresses without a domain; `None`: they stay so.
+    pub(super) origin: Option<String>,
     complained: HashSet<OsString>,
     /// Messages that came into `active/` and left their claimed files in `tmp/`. One that is not in the queue any more
     /// was delivered, not lost. No more than there are such files.
@@ -122,12 +124,17 @@ pub struct Pickup {
 impl Pickup {
     /// Makes a pickup for one thread: no other may pick up from the same queue.
     pub fn new(spool: Arc<Spool>, limits: SubmitLimits) -> Self {
-        Self { spool, limits, complained: HashSet::new(), published: HashSet::new() }
+        Self { spool, limits, origin: None, complained: HashSet::new(), published: HashSet::new() }
     }
 
     /// Takes new limits, after the configuration was read again.
     pub fn set_limits(&mut self, limits: SubmitLimits) {
         self.limits = limits;
+    }
+
+    /// Gives every address that lacks a domain this one from now on.
+    pub fn complete_with(&mut self, origin: &str) {
+        self.origin = Some(origin.to_owned());
     }
 
     /// Looks at a name in `incoming/` without moving anything.
@@ -173,7 +180,8 @@ impl Pickup {
     /// Picks up a bare message, with the envelope from its job line; its owner becomes the origin. A file
     /// that turns out to be a queue file speaks for itself.
     pub fn take_bare(&mut self, name: &OsStr, draft: Draft, trusted: &dyn Fn(u32) -> bool) -> PickedUp {
-        let begun = self.spool.check_room(&self.limits).and_then(|()| self.begin_bare(name, draft));
+        let begun =
+            self.spool.check_room(&self.limits).and_then(|()| self.begin_bare(name, self.completed(draft)));
         let unfinished = match begun {
             Ok(unfinished) => unfinished,
             Err(error) => return PickedUp::Postponed { name: name.to_owned(), error },
@@ -196,6 +204,13 @@ impl Pickup {
         }
         let result = self.copy_queue_file(id, trusted);
         self.conclude(id, &name, result)
+    }
+
+    fn completed(&self, draft: Draft) -> Draft {
+        match &self.origin {
+            Some(origin) => draft.completed(origin),
+            None => draft,
+        }
     }
 
     /// Step 1. A name that leads elsewhere is refused: names may come from job lines.

@@ -497,6 +497,24 @@ fn odd_clients_are_refused_or_forgotten_and_disturb_nobody() {
 }
 
 #[test]
+fn names_without_a_domain_are_completed_by_the_agent_too() {
+    let site = Site::new("myorigin = \"origin.example\"\n");
+    let agent = site.start_agent();
+    let submit = json!({"ask": "submit", "sender": "ann", "recipients": [{"address": "by-socket"}]});
+    let whole = format!("{submit}\n{{\"content\":{{\"octets\":2}}}}\nx\n{{\"content\":{{\"octets\":0}}}}\n");
+    let answer = raw(UnixStream::connect(site.queue().join("agent.sock")).unwrap(), whole.as_bytes());
+    assert!(answer.contains("\"queued\""), "{answer}");
+    let file = b"lastmile/1\n{\"sender\":\"ann\",\"recipients\":1}\n-P\n{\"address\":\"by-file\"}\n\nx\n";
+    site.drop_message("one", file);
+    for name in ["by-socket", "by-file"] {
+        site.wait_for_line(&[&format!("to=<{name}@origin.example>")], SOON);
+    }
+    let senders = site.lines_with(&["/pickup", "from=<ann@origin.example>"]).len();
+    assert_eq!(senders, 2, "{}", site.log());
+    agent.stop();
+}
+
+#[test]
 fn a_long_list_is_streamed_whole() {
     const MESSAGES: usize = 300;
     let site = Site::new("");

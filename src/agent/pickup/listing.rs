@@ -13,7 +13,7 @@ use crate::agent::finish;
 use crate::agent::log::PICKUP;
 use crate::agent::recorder::logged;
 use crate::agent::report::Report;
-use crate::mail::{Address, QueueId, Recipient, Sender};
+use crate::mail::QueueId;
 use crate::queue::job::IncomingName;
 use crate::spool::{Draft, Entry, Fingerprint, Names, Peek, PickedUp, Place, Taken};
 
@@ -209,7 +209,7 @@ impl PickupThread {
         }
         let fingerprint = self.spool.fingerprint(file);
         let picked_up = match &draft {
-            Some(draft) => self.pickup.take_bare(file, completed(draft, &config.myorigin), &trusted),
+            Some(draft) => self.pickup.take_bare(file, (**draft).clone(), &trusted),
             None if matches!(self.pickup.peek(file), Ok(Peek::Bare)) => {
                 let lacks = "is no queue file, and its job line names no sender and recipients";
                 log::warn!(target: PICKUP, "incoming/{name} {lacks}; it stays");
@@ -252,23 +252,6 @@ impl PickupThread {
             _ => true,
         };
         if is_news { log_picked_up(picked_up) } else { None }
-    }
-}
-
-/// The envelope with a domain for every address that lacks one: on the wire none may (RFC 5321 section 2.3.5).
-fn completed(draft: &Draft, myorigin: &str) -> Draft {
-    let complete = |address: &Address| address.completed_with(myorigin).unwrap_or_else(|_| address.clone());
-    let complete_sender =
-        |sender: &Sender| sender.address().map_or(Sender::NULL, |address| Sender::from(complete(address)));
-    let recipient = |recipient: &Recipient| Recipient {
-        address: complete(&recipient.address),
-        sender: recipient.sender.as_ref().map(complete_sender),
-        ..recipient.clone()
-    };
-    Draft {
-        sender: complete_sender(&draft.sender),
-        recipients: draft.recipients.iter().map(recipient).collect(),
-        ..draft.clone()
     }
 }
 

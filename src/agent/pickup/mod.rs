@@ -123,7 +123,8 @@ pub struct PickupThread {
 impl PickupThread {
     /// Prepares the thread.
     pub fn new(spool: Arc<Spool>, sweeper: Sweeper, config: Arc<Config>, reporter: Reporter) -> Self {
-        let pickup = Pickup::new(Arc::clone(&spool), limits(&config));
+        let mut pickup = Pickup::new(Arc::clone(&spool), limits(&config));
+        pickup.complete_with(&config.myorigin);
         Self {
             spool,
             sweeper,
@@ -210,6 +211,7 @@ impl PickupThread {
             Errand::TellOfPanic(about) => self.tell_of_panic(&about),
             Errand::Reconfigured(config) => {
                 self.pickup.set_limits(limits(&config));
+                self.pickup.complete_with(&config.myorigin);
                 self.config = config;
             }
         }

@@ -65,6 +65,35 @@ fn a_nexthop_counts_for_trusted_users() {
 }
 
 #[test]
+fn addresses_without_a_domain_get_one_on_every_way_in() {
+    const BARE_ADDRESSES: &str = "lastmile/1\n{\"sender\":\"ann\",\"recipients\":2}\n-PP\n{\"address\":\"bob\"}\n\
+        {\"address\":\"c@y\",\"sender\":\"list\"}\n\nhi\n";
+    let queue = TestQueue::new();
+    let mut pickup = queue.pickup();
+    pickup.complete_with("example.org");
+    queue.drop_file("queue-file", BARE_ADDRESSES);
+    queue.drop_file("bare", "hi\n");
+    let mut message = draft(&["bob", "c@y"]);
+    message.sender = "ann".parse().unwrap();
+    message.recipients[1].sender = Some("list".parse().unwrap());
+    // As the agent's socket takes it.
+    let submitted = message.clone().completed("example.org");
+    let ids = [
+        queued(pickup.take_queue_file("queue-file".as_ref(), &nobody_trusted)).id,
+        queued(pickup.take_bare("bare".as_ref(), message, &nobody_trusted)).id,
+        queue.spool.submit(submitted, &mut &b"hi\n"[..], &SubmitLimits::default()).unwrap(),
+    ];
+    for id in ids {
+        let loaded = queue.spool.load(id, Cursor::default(), 9).unwrap();
+        let recipients: Vec<_> = loaded.recipients.iter().map(|(one, _)| one.address.to_string()).collect();
+        let sender = loaded.recipients[1].0.sender.as_ref().unwrap();
+        assert_eq!(loaded.envelope.sender, "ann@example.org".parse().unwrap(), "{id}");
+        assert_eq!(recipients, ["bob@example.org", "c@y"], "{id}");
+        assert_eq!(*sender, "list@example.org".parse().unwrap(), "{id}");
+    }
+}
+
+#[test]
 fn what_our_own_submitters_drop_is_picked_up() {
     let queue = TestQueue::new();
     let limits = SubmitLimits::default();
