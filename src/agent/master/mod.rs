@@ -8,6 +8,7 @@
 mod orders;
 mod questions;
 mod table;
+mod takes;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -30,9 +31,7 @@ use crate::mail::QueueId;
 use crate::queue::scheduler::{Event, Limits, Scheduler, Settings, WorkerId};
 use crate::spool::{Place, Spool, Watch};
 use table::{Entry, PassedOver};
-
-/// Files of `incoming/` named by job lines that the pickup thread has not come to yet.
-const TAKES_MAX: usize = 256;
+use takes::Takes;
 
 /// What the master owns.
 pub struct Master {
@@ -54,7 +53,7 @@ pub struct Master {
     /// Recipients for whom room is kept, since windows asked for may bring them.
     reserved: usize,
     /// Files asked to be taken and not reported yet.
-    taking: usize,
+    takes: Takes,
     /// Since the active queue was last looked through.
     passed_over: Option<PassedOver>,
     /// Workers that could not be started.
@@ -103,7 +102,7 @@ impl Master {
             counters: Arc::default(),
             loading: 0,
             reserved: 0,
-            taking: 0,
+            takes: Takes::default(),
             passed_over: None,
             missing: Vec::new(),
             missing_since: started,
@@ -169,10 +168,7 @@ impl Master {
     }
 
     fn accepts_jobs(&self) -> bool {
-        self.stop_by.is_none()
-            && self.intake.has_room()
-            && self.taking < TAKES_MAX
-            && self.scheduler.has_room()
+        self.stop_by.is_none() && self.intake.has_room() && self.takes.has_room() && self.scheduler.has_room()
     }
 
     fn now(&self) -> Duration {
@@ -216,7 +212,7 @@ impl Master {
 
     fn has_stopped(&self) -> bool {
         let is_acting = || self.table.values().any(|entry| entry.is_acting);
-        let picked_up = || self.pickup_lost || self.taking == 0 && !is_acting();
+        let picked_up = || self.pickup_lost || self.takes.is_empty() && !is_acting();
         let is_done = || self.crew.batches() == 0 && picked_up();
         self.stop_by.is_some_and(|by| by <= Instant::now() || is_done())
     }

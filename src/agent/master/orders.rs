@@ -47,7 +47,7 @@ impl Master {
     }
 
     pub(super) fn take(&mut self, name: IncomingName, draft: Option<Box<Draft>>) {
-        self.taking += 1;
+        self.takes.begin(draft.as_deref());
         self.send(Errand::Take { name, draft });
     }
 
@@ -137,7 +137,7 @@ impl Master {
             }
             Report::PickedUp(Found { ids, is_last }) => {
                 let Some(is_last) = is_last else {
-                    self.taking = self.taking.saturating_sub(1);
+                    self.takes.end();
                     return self.add_queued(ids);
                 };
                 let found = !ids.is_empty();

@@ -20,6 +20,8 @@ const NAMES_MAX: usize = 1000;
 const USERS_MAX: usize = 100;
 /// Job lines that are kept for another try.
 const DRAFTS_MAX: usize = 1000;
+/// Recipients of theirs, together. Of one line alone there may be more.
+const RECIPIENTS_MAX: usize = 100_000;
 /// Files that the log speaks of in a minute.
 const SAID_MAX: usize = 10;
 
@@ -33,6 +35,8 @@ pub(super) struct Postponed {
     /// There are too many users: nothing is tried before this.
     not_before: Option<Instant>,
     drafts: VecDeque<Kept>,
+    /// Of all drafts.
+    recipients: usize,
 }
 
 /// One user's files that wait.
@@ -94,8 +98,11 @@ impl Postponed {
     /// and its job line has to be written again.
     pub(super) fn keep(&mut self, name: &IncomingName, file: Fingerprint, draft: Box<Draft>) -> bool {
         self.forget(name);
-        let has_room = self.drafts.len() < DRAFTS_MAX;
+        let recipients = self.recipients + draft.recipients.len();
+        let has_room =
+            self.drafts.is_empty() || self.drafts.len() < DRAFTS_MAX && recipients <= RECIPIENTS_MAX;
         if has_room {
+            self.recipients = recipients;
             self.drafts.push_back(Kept { since: Instant::now(), name: name.clone(), file, draft });
         }
         has_room
@@ -103,7 +110,12 @@ impl Postponed {
 
     /// The file of this name was dealt with: what was kept for it is of no more use.
     pub(super) fn forget(&mut self, name: &IncomingName) {
-        self.drafts.retain(|kept| kept.name != *name);
+        let recipients = &mut self.recipients;
+        self.drafts.retain(|kept| {
+            let stays = kept.name != *name;
+            *recipients -= if stays { 0 } else { kept.draft.recipients.len() };
+            stays
+        });
     }
 
     /// The envelopes whose time has come, with the file that each belongs to; forgets files that were not seen again.
@@ -114,7 +126,9 @@ impl Postponed {
         });
         let mut due = Vec::new();
         while self.drafts.front().is_some_and(|kept| kept.since.elapsed() >= AGAIN) {
-            due.extend(self.drafts.pop_front().map(|kept| (kept.name, kept.file, kept.draft)));
+            let Some(kept) = self.drafts.pop_front() else { break };
+            self.recipients -= kept.draft.recipients.len();
+            due.push((kept.name, kept.file, kept.draft));
         }
         due
     }
@@ -128,6 +142,7 @@ impl Postponed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::Recipient;
     use crate::spool::Spool;
 
     const ANN: Owner = Some(1000);
@@ -180,5 +195,38 @@ mod tests {
         let is_kept = |number: &usize| postponed.keep(&name(*number), file, Box::default());
         let kept = (0..DRAFTS_MAX + 5).filter(is_kept).count();
         assert_eq!((kept, postponed.due().len()), (DRAFTS_MAX, 0));
+    }
+
+    #[test]
+    fn envelopes_are_kept_for_so_many_recipients_in_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _lock) = Spool::prepare(directory.path(), None).unwrap();
+        std::fs::write(directory.path().join("incoming/a"), "x").unwrap();
+        let file = spool.fingerprint(OsStr::new("a")).unwrap();
+        let name = |number: usize| IncomingName::new(&format!("a{number}")).unwrap();
+        let draft = |recipients: usize| {
+            let recipients = vec![Recipient::new(0, "b@y".parse().unwrap()); recipients];
+            Box::new(Draft { recipients, ..Draft::default() })
+        };
+        let mut postponed = Postponed::default();
+        for round in 0..2 {
+            assert!(postponed.keep(&name(0), file, draft(RECIPIENTS_MAX - 10)), "{round}");
+            assert!(!postponed.keep(&name(1), file, draft(11)), "{round}");
+            assert!(postponed.keep(&name(1), file, draft(10)), "{round}");
+            assert!(!postponed.keep(&name(2), file, draft(1)), "{round}");
+            assert!(postponed.keep(&name(1), file, draft(9)), "in the place of the older one");
+            assert!(postponed.keep(&name(2), file, draft(1)), "{round}");
+            assert_eq!(postponed.drafts.len(), 3);
+            // Once by name, once because their time has come.
+            if round == 0 {
+                (0..3).for_each(|number| postponed.forget(&name(number)));
+            } else {
+                postponed.drafts.iter_mut().for_each(|kept| kept.since -= AGAIN);
+                assert_eq!(postponed.due().len(), 3);
+            }
+            assert_eq!(postponed.recipients, 0);
+        }
+        assert!(postponed.keep(&name(0), file, draft(RECIPIENTS_MAX + 1)), "one line alone is kept");
+        assert!(!postponed.keep(&name(1), file, draft(1)));
     }
 }
