@@ -302,7 +302,7 @@ fn believe(
 
 /// A dropped file may say how long its content is; our own submitters do. If it then is not, a crash has cut
 /// it: it was never acknowledged, and half a message must not be delivered.
-fn check_size(said: Option<Option<u64>>, found: u64) -> Result<(), WriteError> {
+pub(super) fn check_size(said: Option<Option<u64>>, found: u64) -> Result<(), WriteError> {
     match said {
         Some(None) => Err(WriteError::Rejected("it was never finished: its size is missing".into())),
         Some(Some(said)) if said != found => Err(WriteError::Rejected(format!(

@@ -118,19 +118,42 @@ pub(super) enum Opened {
 /// Opens a file of the queue; `None` if it is gone.
 pub(super) fn open(spool: &Spool, place: Place, name: &OsStr) -> io::Result<Option<Opened>> {
     let id = name.to_str().and_then(|name| name.parse::<QueueId>().ok());
-    let problem = match id.filter(|_| place != Place::Incoming) {
+    let error = match id.filter(|_| place != Place::Incoming) {
         Some(id) => match spool.open_message(id, place) {
             Ok(file) => return Ok(Some(Opened::Message(Box::new(file)))),
             Err(LoadError::Gone) => return Ok(None),
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(error),
         },
-        None if place == Place::Incoming => None,
-        None => Some("its name is no queue ID".to_owned()),
+        None => None,
     };
     let Some(examined) = spool.examine(place, name)? else { return Ok(None) };
-    let is_bare = place == Place::Incoming && !examined.is_queue_file;
-    let bare = is_bare.then(|| "a bare message: it waits for its job line".to_owned());
-    Ok(Some(Opened::Other(examined, problem.or(bare))))
+    let problem = match place {
+        Place::Incoming => dropped(&examined),
+        _ => Some(match (error, examined.fault()) {
+            (None, _) => "its name is no queue ID".to_owned(),
+            // What pickup has set aside is its owner's still, and lacks what only we write; neither was the reason.
+            (Some(LoadError::Foreign(_)), Some(fault)) if is_set_aside(place) => fault,
+            (Some(LoadError::Corrupt(_)), Some(fault)) => LoadError::Corrupt(fault).to_string(),
+            (Some(error), _) => error.to_string(),
+        }),
+    };
+    Ok(Some(Opened::Other(examined, problem)))
+}
+
+/// Whether pickup puts there what it cannot queue.
+fn is_set_aside(place: Place) -> bool {
+    matches!(place, Place::Hold | Place::Corrupt)
+}
+
+/// Why what lies in `incoming/` waits there; `None` if it is a queue file, which will soon be taken.
+fn dropped(examined: &Examined) -> Option<String> {
+    if let Some(kind) = examined.other_kind {
+        return Some(format!("{kind}, no message"));
+    }
+    if examined.file.is_none() {
+        return Some("a file that the agent may not read (mode 0640 would let it)".to_owned());
+    }
+    (!examined.is_queue_file).then(|| "a bare message: it waits for its job line".to_owned())
 }
 
 /// What is said of one name in a directory; `None` if it is gone, no message, or not the caller's to see.
@@ -223,4 +246,74 @@ fn time(time: SystemTime) -> Option<String> {
     let time = Timestamp::try_from(time).ok()?;
     // Fractions of the second in which a file was touched tell nobody anything.
     Some(Timestamp::from_second(time.as_second()).ok()?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::mail::QueueId;
+
+    fn problem(spool: &Spool, place: Place, name: &str) -> Option<String> {
+        match open(spool, place, name.as_ref()).unwrap() {
+            Some(Opened::Other(_, problem)) => problem,
+            Some(Opened::Message(_)) => panic!("{name} is a message"),
+            None => panic!("{name} is gone"),
+        }
+    }
+
+    #[test]
+    fn what_lies_in_incoming_is_called_what_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _lock) = Spool::prepare(directory.path(), None).unwrap();
+        let incoming = directory.path().join("incoming");
+        fs::create_dir(incoming.join("directory")).unwrap();
+        symlink("bare", incoming.join("link")).unwrap();
+        fs::write(incoming.join("bare"), "Subject: x\n\n").unwrap();
+        fs::write(incoming.join("queue-file"), "lastmile/1\n").unwrap();
+        for (name, is) in [
+            ("directory", Some("a directory, no message")),
+            ("link", Some("a symbolic link, no message")),
+            ("bare", Some("a bare message: it waits for its job line")),
+            ("queue-file", None),
+        ] {
+            assert_eq!(problem(&spool, Place::Incoming, name).as_deref(), is, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_set_aside_is_shown_with_the_reason() {
+        const REST: &str = "-P\n{\"address\":\"b@y\"}\n\nhi\n";
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _lock) = Spool::prepare(directory.path(), None).unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        if !is_root {
+            eprintln!("less is tested: only root can make a file of somebody else");
+        }
+        let good = format!("lastmile/1\n{{\"sender\":\"a@x\",\"recipients\":1}}\n{REST}");
+        for (place, text, reason) in [
+            (Place::Hold, good.replace("lastmile/1", "lastmile/7"), "another version"),
+            (Place::Corrupt, good.replace("\"sender\"", "\"from\""), "its head does not parse"),
+            (Place::Corrupt, good.replace("b@y", "b y"), "recipient 0"),
+            (Place::Corrupt, good.replace(":1}", ":1,\"size\":99}"), "has 99 octets, but it has 3"),
+            (Place::Corrupt, good.replace("-P\n", "-Q\n"), "state"),
+            // Nothing to be seen but whose it is.
+            (Place::Hold, good.clone(), if is_root { "belongs to uid 4711" } else { "does not parse" }),
+        ] {
+            let id = QueueId::new(1, text.len() as u64);
+            let path = directory.path().join(place.name()).join(id.as_str());
+            fs::write(&path, &text).unwrap();
+            if is_root {
+                std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
+            }
+            let problem = problem(&spool, place, id.as_str()).unwrap();
+            assert!(problem.contains(reason), "{problem:?} instead of {reason:?}");
+            fs::remove_file(path).unwrap();
+        }
+        fs::create_dir(directory.path().join("corrupt/00000000002000000000")).unwrap();
+        let problem = problem(&spool, Place::Corrupt, "00000000002000000000").unwrap();
+        assert!(problem.contains("a directory"), "{problem}");
+    }
 }
