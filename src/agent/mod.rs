@@ -25,6 +25,7 @@ mod start;
 mod sweeper;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 mod worker;
 
 pub use start::{AgentError, run};

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::unistd::{Group, User};
 
+use crate::agent::trust;
 use crate::config::{Config, ConfigError, Sources, quoted};
 use crate::mail::{Destination, Server};
 use crate::net;
@@ -135,12 +136,11 @@ fn of_privileges(config: &Config) -> Vec<String> {
     if config.chroot.is_some() && config.user.as_deref().is_none_or(|user| user == "root") {
         found.push("chroot keeps nothing in while the agent is root: name a user".to_owned());
     }
-    let users = config.user.iter().map(|user| ("user", user));
-    let trusted = config.trusted_users.iter().map(|user| ("trusted_users", user));
-    for (key, user) in users.chain(trusted) {
-        if !matches!(User::from_name(user), Ok(Some(_))) {
-            found.push(format!("{key}: this machine has no user {user:?}"));
-        }
+    let is_user = |user: &&String| matches!(User::from_name(user), Ok(Some(_)));
+    let nobody = config.user.iter().filter(|user| !is_user(user)).map(|user| ("user", user));
+    let untrusted = config.trusted_users.iter().filter(|user| trust::uid_of(user).is_none());
+    for (key, user) in nobody.chain(untrusted.map(|user| ("trusted_users", user))) {
+        found.push(format!("{key}: this machine has no user {user:?}"));
     }
     if let Some(group) = &config.group
         && !matches!(Group::from_name(group), Ok(Some(_)))

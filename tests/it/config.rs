@@ -668,6 +668,7 @@ fn check_warns_of_what_is_possible_but_not_meant() {
     let given = Given {
         overrides: &[
             "user=no-such-user",
+            "trusted_users=nobody-else root 54321",
             "queue_directory=/nonexistent/queue",
             "default_transport=unix:/nonexistent/lmtp",
             "myhostname=short",
@@ -686,6 +687,7 @@ fn check_warns_of_what_is_possible_but_not_meant() {
     let warnings = check::warnings(&given.load().unwrap(), &given.sources("/dev/null".into())).join("\n");
     for word in [
         "no user \"no-such-user\"",
+        "trusted_users: this machine has no user \"nobody-else\"",
         "queue_directory: /nonexistent/queue is not there",
         "no server at /nonexistent/lmtp: No such file",
         "myhostname: \"short\" is not fully qualified",
@@ -699,7 +701,8 @@ fn check_warns_of_what_is_possible_but_not_meant() {
     ] {
         assert!(warnings.contains(word), "{word:?} in {warnings}");
     }
-    assert_eq!(warnings.lines().count(), 11, "{warnings}");
+    assert_eq!(warnings.matches("no user").count(), 2, "a number is a uid: {warnings}");
+    assert_eq!(warnings.lines().count(), 12, "{warnings}");
 }
 
 #[test]

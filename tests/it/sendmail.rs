@@ -243,3 +243,45 @@ fn anybody_else_drops_into_incoming_and_names_no_nexthop() {
     }
     assert_eq!(queue.files("incoming").len(), 1);
 }
+
+#[test]
+fn a_trusted_user_may_be_a_number_and_may_name_a_nexthop() {
+    if !is_root() {
+        eprintln!("only root can run a command as somebody else");
+        return;
+    }
+    let queue = Queue::owned_by(Some(54_321));
+    for (trusted, code) in [("root 54322", 0), ("54323", 77), ("root", 77)] {
+        let mut command = queue.command(&["-f", "a@x", "--nexthop", "mx:24", "b@y"]);
+        command.uid(54_322).gid(54_322).env("LASTMILE_TRUSTED_USERS", trusted);
+        let output = run(command, "Subject: x\n\n");
+        assert_eq!(output.status.code(), Some(code), "{trusted}: {output:?}");
+    }
+    assert_eq!(queue.files("incoming").len(), 1);
+}
+
+#[test]
+fn without_an_agent_the_advice_names_what_this_process_would_write_to() {
+    if !is_root() {
+        eprintln!("only root can run a command as somebody else");
+        return;
+    }
+    for (closed, uid, named, others) in [
+        ("active", 0, &["/active", "/tmp"][..], &["/incoming"][..]),
+        ("tmp", 54_321, &["/active", "/tmp"], &["/incoming"]),
+        ("incoming", 54_322, &["/incoming"], &["/active", "/tmp"]),
+    ] {
+        let queue = Queue::owned_by(Some(54_321));
+        let path = queue.path().join(closed);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o555)).unwrap();
+        let mut command = queue.command(&["-f", "a@x", "b@y"]);
+        command.uid(uid).gid(uid);
+        let output = run(command, "Subject: x\n\n");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(73), "{closed}: {text}");
+        let advice = text.split_once("ReadWritePaths=").unwrap().1;
+        let queue = queue.path().display().to_string();
+        assert!(named.iter().all(|place| advice.contains(&format!("{queue}{place}"))), "{text}");
+        assert!(!others.iter().any(|place| advice.contains(&format!("{queue}{place}"))), "{text}");
+    }
+}

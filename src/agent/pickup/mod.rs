@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use nix::unistd::{Uid, User};
 
 use super::control::{Action, Answer};
 use super::log::{PICKUP, QMGR};
 use super::message::{Message, Order};
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
+use super::trust;
 use crate::config::Config;
 use crate::mail::{QueueId, Reason};
 use crate::queue::job::IncomingName;
@@ -236,12 +236,7 @@ impl PickupThread {
 /// Whose files may name a nexthop: root's, our own user's and the trusted users'.
 pub(super) fn is_trusted(config: &Config, uid: u32) -> bool {
     let is_ours = uid == 0 || uid == rustix::process::geteuid().as_raw();
-    is_ours || config.trusted_users.iter().any(|name| has_uid(name, uid))
-}
-
-fn has_uid(name: &str, uid: u32) -> bool {
-    name.parse() == Ok(uid)
-        || User::from_name(name).is_ok_and(|user| user.is_some_and(|user| user.uid == Uid::from_raw(uid)))
+    is_ours || trust::is_among(&config.trusted_users, uid)
 }
 
 pub(super) fn limits(config: &Config) -> SubmitLimits {

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use super::control_client::{Client, ClientError};
 use super::identity::open_as_owner;
 use crate::agent::queue_control::Request;
+use crate::agent::trust;
 use crate::config::{Config, Sources};
 use crate::mail::{Address, QueueId, Sender};
 use crate::spool::{self, Draft, Place, Spool, SubmitLimits};
@@ -130,7 +131,7 @@ fn check_nexthop(options: &Options, caller: &Caller, config: &Config, spool: &Sp
     })?;
     let is_trusted = caller.uid == 0
         || caller.uid == spool.owner().0.as_raw()
-        || caller.name.as_ref().is_some_and(|name| config.trusted_users.contains(name));
+        || trust::is_among(&config.trusted_users, caller.uid);
     if is_trusted {
         return Ok(());
     }
@@ -200,6 +201,11 @@ impl Submission<'_> {
     }
 }
 
+/// Where this process writes, if it may.
+fn places(spool: &Spool) -> &'static [Place] {
+    if spool.is_ours() { &[Place::Active, Place::Tmp] } else { &[Place::Incoming] }
+}
+
 /// How the message comes onto the disk.
 enum Way {
     /// We are the queue's owner.
@@ -212,14 +218,14 @@ enum Way {
 
 impl Way {
     fn find(spool: &Spool) -> Self {
-        let (way, place) =
-            if spool.is_ours() { (Self::Active, Place::Active) } else { (Self::Incoming, Place::Incoming) };
-        let path = spool.path().join(place.name());
-        match rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK) {
-            Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Self::Socket,
+        let way = if spool.is_ours() { Self::Active } else { Self::Incoming };
+        let is_closed = |place: &Place| {
+            let path = spool.path().join(place.name());
+            let access = rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK);
             // Whatever else is wrong, making the file will tell.
-            Ok(()) | Err(_) => way,
-        }
+            matches!(access, Err(Errno::ROFS | Errno::ACCESS | Errno::PERM))
+        };
+        if places(spool).iter().any(is_closed) { Self::Socket } else { way }
     }
 
     fn put(
@@ -255,10 +261,13 @@ fn announce(spool: &Spool, id: QueueId) {
 fn hand_over_by_socket(spool: &Spool, draft: Draft, content: &mut dyn Read) -> Result<(), Failure> {
     let mut client = Client::connect(spool.path()).map_err(|error| match error {
         ClientError::NoAgent(_) => {
-            let path = spool.path().display();
+            let paths = places(spool).iter().map(|place| spool.path().join(place.name()).display().to_string());
+            let paths: Vec<_> = paths.collect();
             let text = format!(
-                "the message was not queued: this process may not write to {path}/incoming, and no agent is running \
-                 to take it; start the agent, or let it write there (systemd: ReadWritePaths={path}/incoming)"
+                "the message was not queued: this process may not write to {}, and no agent is running to take it; \
+                 start the agent, or let it write there (systemd: ReadWritePaths={})",
+                paths.join(" and "),
+                paths.join(" ")
             );
             Failure::new(Code::CannotCreate, text)
         }
