@@ -9,7 +9,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ use super::master::{Master, Parts};
 use super::pickup::PickupThread;
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
+use super::trust;
 use crate::config::{Config, LogTarget, Sources};
 use crate::net;
 use crate::spool::{Lock, Spool, SpoolError, Watch};
@@ -84,14 +85,13 @@ struct Identity {
 }
 
 /// Runs an agent until it is told to stop.
-pub fn run(config: Config, sources: Sources) -> Result<(), AgentError> {
+pub fn run(mut config: Config, sources: Sources) -> Result<(), AgentError> {
     let log = match config.log_target {
         LogTarget::Stderr => "the log on standard error cannot be started",
         LogTarget::Syslog => "log_target = \"syslog\": /dev/log cannot be opened",
     };
     super::log::start(&config).map_err(set_up(log))?;
     let sources = sources.pinned();
-    let config = Arc::new(config);
     let identity = Identity::of(&config)?;
     crate::spool::survive_file_size_limit().map_err(set_up("SIGXFSZ cannot be ignored"))?;
     let present = (rustix::process::geteuid(), rustix::process::getegid());
@@ -103,13 +103,19 @@ pub fn run(config: Config, sources: Sources) -> Result<(), AgentError> {
     let control = bind_control(&config.queue_directory, identified)?;
     // Before the root directory changes: it may lie outside of the new one, or be closed to the new user.
     let manager = ServiceManager::find();
+    let mut trusted = trust::Names::default();
+    trusted.resolve(&mut config);
+    if config.chroot.is_some() {
+        trusted.confine();
+    }
     identity.take_on(&config)?;
-    start(config, sources, Arc::new(spool), lock, watch, control, manager)
+    let reader = ConfigReader { sources, trusted, chroot: config.chroot.clone() };
+    start(Arc::new(config), reader, Arc::new(spool), lock, watch, control, manager)
 }
 
 fn start(
     config: Arc<Config>,
-    sources: Sources,
+    reader: ConfigReader,
     spool: Arc<Spool>,
     lock: Lock,
     watch: Watch,
@@ -130,7 +136,7 @@ fn start(
     let crew = Crew::start(workers, Arc::clone(&spool), sweeper, reporter.clone(), hostname)
         .map_err(set_up("a worker cannot be started"))?;
     let manager = Arc::new(manager);
-    watch_signals(sources, reporter.clone(), Arc::clone(&manager))?;
+    watch_signals(reader, reporter.clone(), Arc::clone(&manager))?;
     if let Some(control) = control {
         control_server::start(control, Arc::clone(&spool), reporter)
             .map_err(set_up("the control socket cannot be served"))?;
@@ -246,7 +252,7 @@ impl Identity {
 
 /// TERM and INT stop gracefully, a second one at once; HUP reads the configuration again, USR1 logs a summary.
 fn watch_signals(
-    sources: Sources,
+    mut reader: ConfigReader,
     reporter: Reporter,
     manager: Arc<ServiceManager>,
 ) -> Result<(), AgentError> {
@@ -258,7 +264,7 @@ fn watch_signals(
         let mut is_stopping = false;
         for signal in signals.forever() {
             match signal {
-                SIGHUP => read_again(&sources, &reporter),
+                SIGHUP => reader.read_again(&reporter),
                 SIGUSR1 => reporter.send_signal(Report::StatusWanted),
                 _ if is_stopping => {
                     log::warn!("stopped at once: batches under way are tried again at the next start");
@@ -285,14 +291,36 @@ fn exit_code(signal: i32) -> i32 {
     128 + signal
 }
 
-fn read_again(sources: &Sources, reporter: &Reporter) {
-    match Config::load(sources) {
-        Ok(config) => reporter.send_signal(Report::Reconfigured(Arc::new(config))),
-        Err(error) => {
-            for problem in error.problems() {
-                log::error!("{problem}");
+/// Reads the configuration again when the agent is told to.
+struct ConfigReader {
+    sources: Sources,
+    trusted: trust::Names,
+    /// The root directory that was changed to.
+    chroot: Option<PathBuf>,
+}
+
+impl ConfigReader {
+    fn read_again(&mut self, reporter: &Reporter) {
+        match Config::load(&self.sources) {
+            Ok(mut config) => {
+                self.trusted.resolve(&mut config);
+                reporter.send_signal(Report::Reconfigured(Arc::new(config)));
             }
-            log::error!("the configuration was not read again: the agent goes on with what it has");
+            Err(error) => {
+                for problem in error.problems() {
+                    log::error!("{problem}");
+                }
+                let below = self.chroot.as_ref().map(|root| {
+                    format!(
+                        " (its files are looked for below chroot, {}: a restart reads them outside)",
+                        root.display()
+                    )
+                });
+                let below = below.unwrap_or_default();
+                log::error!(
+                    "the configuration was not read again{below}: the agent goes on with what it has"
+                );
+            }
         }
     }
 }

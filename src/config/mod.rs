@@ -73,7 +73,7 @@ keys! {
     myhostname: String = "", parse::host_name;
     /// The domain of addresses that have none.
     myorigin: String = "", parse::host_name;
-    /// Users whose files in `incoming/` may name a nexthop.
+    /// Users, by name or number, whose files in `incoming/` may name a nexthop. An agent puts numbers in the place of names.
     trusted_users: Vec<String> = "", parse::words;
     /// Octets of a message, at most.
     message_size_limit: u64 = "50M", parse::size_above_zero;

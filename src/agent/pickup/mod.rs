@@ -233,10 +233,11 @@ impl PickupThread {
     }
 }
 
-/// Whose files may name a nexthop: root's, our own user's and the trusted users'.
+/// Whose files may name a nexthop: root's, our own user's and the trusted users', whose names have become numbers when
+/// the configuration was read (`trust`).
 pub(super) fn is_trusted(config: &Config, uid: u32) -> bool {
     let is_ours = uid == 0 || uid == rustix::process::geteuid().as_raw();
-    is_ours || trust::is_among(&config.trusted_users, uid)
+    is_ours || config.trusted_users.iter().any(|user| user.parse() == Ok(uid))
 }
 
 pub(super) fn limits(config: &Config) -> SubmitLimits {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::getuid;
+use rustix::process::{Signal, getuid};
 use serde_json::json;
 
 use super::{QueueFile, Server, id, in_memory, message, only_message_in, submit, wait_until_nothing_is_left};
@@ -159,6 +159,48 @@ fn paths_of_sockets_are_inside_the_new_root_directory() {
     wait_until_nothing_is_left(&site, SOON);
     // A second look at the queue from in there: everything is reached by descriptors that were opened before.
     wait_for("an empty memory", SOON, || (in_memory(&site, &agent) == (0, 0)).then_some(()));
+    agent.stop();
+}
+
+/// Puts a stranger's message into `incoming/`, with a nexthop in its head: the sendmail command would not do it, an
+/// editor would.
+fn drop_with_nexthop(site: &Site, number: u32, owner: u32, nexthop: &str) {
+    let recipients = [json!({"address": "b@example.org"})];
+    let (id, content) = (id(number), "Subject: diverted\r\n\r\n");
+    let head = json!({ "nexthop": nexthop });
+    let file = QueueFile { id: &id, head, states: "-P", recipients: &recipients, content };
+    let drafted = file.write(site, "hold");
+    chown(&drafted, Some(owner), None).unwrap();
+    fs::set_permissions(&drafted, Permissions::from_mode(0o644)).unwrap();
+    fs::rename(drafted, site.queue().join("incoming").join(&id)).unwrap();
+}
+
+#[test]
+fn a_trusted_user_is_one_below_a_new_root_directory_too() {
+    if !is_root() {
+        return;
+    }
+    let (site, server) = for_nobody("trusted_users = [\"daemon\"]", |_| "/mail.sock".to_owned());
+    let config = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), format!("{config}chroot = \"{}\"\n", site.path().display())).unwrap();
+    let other = Server::start(&site, "other", "");
+    fs::set_permissions(&other.socket, Permissions::from_mode(0o666)).unwrap();
+    let agent = site.start_agent();
+    drop_with_nexthop(&site, 1, 1, "unix:/other.sock");
+    wait_for("the mail at its nexthop", SOON, || (other.mail_of("b@example.org").len() == 1).then_some(()));
+    // Inside there is no list of users; what the names meant is still known.
+    agent.signal(Signal::HUP);
+    let line = site.wait_for_line(&["error: ", "was not read again"], SOON);
+    assert!(line.contains("below chroot") && line.contains("a restart reads them"), "{line}");
+    let inside = site.path().join(site.config().strip_prefix("/").unwrap());
+    fs::create_dir_all(inside.parent().unwrap()).unwrap();
+    fs::copy(site.config(), inside).unwrap();
+    agent.signal(Signal::HUP);
+    site.wait_for_line(&["the configuration was read again"], SOON);
+    drop_with_nexthop(&site, 2, 1, "unix:/other.sock");
+    wait_for("more mail at its nexthop", SOON, || (other.mail_of("b@example.org").len() == 2).then_some(()));
+    assert_eq!(server.mail_of("b@example.org"), Vec::<String>::new());
+    assert_eq!(site.lines_with(&["trusted_users"]), Vec::<String>::new());
     agent.stop();
 }
 
