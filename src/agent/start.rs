@@ -226,24 +226,26 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Changes root and user, in the only order that works.
+    /// Changes root and user: groups first, since their list is outside of the new root, and the user last, who may do
+    /// none of this.
     fn take_on(&self, config: &Config) -> Result<(), AgentError> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error: nix::Error| AgentError::SetUp { what, error: error.into() }
         };
+        let is_root = Uid::effective().is_root();
+        if let Some(user) = self.user.as_ref().filter(|user| is_root && !user.uid.is_root()) {
+            let name = std::ffi::CString::new(user.name.as_str()).unwrap_or_default();
+            nix::unistd::initgroups(&name, self.gid)
+                .map_err(failed("the groups of user cannot be taken on"))?;
+        }
         if let Some(root) = &config.chroot {
             nix::unistd::chroot(root)
                 .map_err(failed(&format!("chroot to {} is not possible", root.display())))?;
             nix::unistd::chdir(Path::new("/")).map_err(failed("the new root directory cannot be entered"))?;
         }
-        if !Uid::effective().is_root() {
+        if !is_root {
             return Ok(());
-        }
-        if let Some(user) = self.user.as_ref().filter(|user| !user.uid.is_root()) {
-            let name = std::ffi::CString::new(user.name.as_str()).unwrap_or_default();
-            nix::unistd::initgroups(&name, self.gid)
-                .map_err(failed("the groups of user cannot be taken on"))?;
         }
         nix::unistd::setgid(self.gid).map_err(failed("the group cannot be taken on"))?;
         nix::unistd::setuid(self.uid).map_err(failed("the user cannot be taken on"))

@@ -232,6 +232,14 @@ impl Site {
         self.start_agent_by(self.agent_command())
     }
 
+    /// As [`Site::start_agent`], with more in its environment.
+    #[track_caller]
+    pub fn start_agent_with(&self, environment: &[(&str, &str)]) -> Agent {
+        let mut command = self.agent_command();
+        command.envs(environment.iter().copied());
+        self.start_agent_by(command)
+    }
+
     /// Starts an agent and waits for nothing.
     #[track_caller]
     pub fn begin_agent(&self) -> Agent {

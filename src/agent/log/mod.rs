@@ -105,7 +105,7 @@ impl AgentLog {
             name: format!("{}/", config.syslog_name),
             pid: format!("[{}]: ", std::process::id()),
             front: Front::new(config),
-            date: Mutex::default(),
+            date: Mutex::new(Date::local()),
             lines: Arc::new(Buffer::new()),
         }
     }

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use jiff::{Timestamp, Zoned};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use log::Level;
 
 use crate::config::{Config, LogTarget};
@@ -69,18 +70,25 @@ fn severity(level: Level) -> u8 {
 }
 
 /// The date of a line, in local time; written anew only when the second has changed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Date {
+    /// As it was at the start: below another root directory it cannot be found.
+    zone: TimeZone,
     second: Option<i64>,
     text: String,
 }
 
 impl Date {
+    /// Dates in what is the local time zone now.
+    pub(super) fn local() -> Self {
+        Self { zone: TimeZone::system(), second: None, text: String::new() }
+    }
+
     fn now(&mut self) -> &str {
-        let now = Timestamp::now().as_second();
-        if self.second != Some(now) {
-            self.second = Some(now);
-            self.text = Zoned::now().strftime("%b %e %H:%M:%S").to_string();
+        let now = Timestamp::now();
+        if self.second != Some(now.as_second()) {
+            self.second = Some(now.as_second());
+            self.text = now.to_zoned(self.zone.clone()).strftime("%b %e %H:%M:%S").to_string();
         }
         &self.text
     }

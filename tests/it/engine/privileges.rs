@@ -5,7 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jiff::Timestamp;
 use rustix::process::{Signal, getuid};
+use rustix::thread::UnshareFlags;
 use serde_json::json;
 
 use super::{QueueFile, Server, id, in_memory, message, only_message_in, submit, wait_until_nothing_is_left};
@@ -201,6 +203,66 @@ fn a_trusted_user_is_one_below_a_new_root_directory_too() {
     wait_for("more mail at its nexthop", SOON, || (other.mail_of("b@example.org").len() == 2).then_some(()));
     assert_eq!(server.mail_of("b@example.org"), Vec::<String>::new());
     assert_eq!(site.lines_with(&["trusted_users"]), Vec::<String>::new());
+    agent.stop();
+}
+
+/// The groups of the agent with a list of groups that only this thread and its children see; `None`, and a word about
+/// it, where that is not possible.
+fn groups_with_list(keys: &str) -> Option<Vec<u32>> {
+    let (site, _server) = for_nobody("", |_| "/mail.sock".to_owned());
+    let config = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), config + &keys.replace("SITE", &site.path().display().to_string())).unwrap();
+    let list = site.path().join("group");
+    fs::write(&list, "root:x:0:\nnogroup:x:65534:\nmailers:x:4711:nobody\n").unwrap();
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for the sake of file descriptors, which stay shared here"
+    )]
+    let unshared = rustix::thread::unshare(UnshareFlags::NEWNS);
+    let mount = |arguments: &[&str]| Command::new("mount").args(arguments).output().unwrap().status.success();
+    let path = list.to_str().unwrap();
+    if unshared.is_err() || !mount(&["--make-rprivate", "/"]) || !mount(&["--bind", path, "/etc/group"]) {
+        eprintln!("skipped: a mount namespace of one's own is not possible here");
+        return None;
+    }
+    let agent = site.start_agent();
+    let groups = identities(&site, "Groups:");
+    agent.stop();
+    Some(groups)
+}
+
+#[test]
+fn the_users_groups_are_taken_on_with_a_new_root_directory_too() {
+    if !is_root() {
+        return;
+    }
+    for keys in ["", "chroot = \"SITE\"\n"] {
+        // The mounts end with the thread.
+        let groups = std::thread::spawn(|| groups_with_list(keys)).join().unwrap();
+        let Some(groups) = groups else { return };
+        assert!(groups.contains(&4711), "{keys:?}: {groups:?}");
+    }
+}
+
+#[test]
+fn the_time_zone_is_found_out_before_the_root_directory_changes() {
+    if !is_root() || !Path::new("/usr/share/zoneinfo/Pacific/Kiritimati").exists() {
+        return eprintln!("skipped: this needs root and the list of time zones (tzdata)");
+    }
+    let (site, _server) = for_nobody("", |_| "/mail.sock".to_owned());
+    let config = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), format!("{config}chroot = \"{}\"\n", site.path().display())).unwrap();
+    // Fourteen hours ahead: never the hour that it is in UTC.
+    let agent = site.start_agent_with(&[("TZ", "Pacific/Kiritimati")]);
+    in_memory(&site, &agent);
+    let hour_of = |line: &str| line.split(' ').find(|word| word.contains(':')).unwrap()[..2].to_owned();
+    let hours: Vec<_> =
+        ["started: ", "status: "].iter().map(|part| site.wait_for_line(&[part], SOON)).collect();
+    let ahead = |seconds| Timestamp::now().as_second() + 14 * 3600 - seconds;
+    let may_be = [0, 60].map(|seconds| format!("{:02}", ahead(seconds) / 3600 % 24));
+    for line in hours {
+        assert!(may_be.contains(&hour_of(&line)), "{line}: {may_be:?}");
+    }
     agent.stop();
 }
 
