@@ -13,7 +13,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::log::{LMTP, SMTP};
-use super::message::Order;
+use super::message::{Counters, Message, Order};
 use super::notices::{self, Reported};
 use crate::config::NotifyClass;
 use crate::mail::{Delay, Delays, OriginalRecipient, Outcome, Protocol, QueueId, Reason, Recipient, Sender};
@@ -214,7 +214,9 @@ impl<'a> Recorder<'a> {
             Some(session) => (session.relay.as_str(), String::new()),
             None => ("none", String::new()),
         };
-        log_outcome(self.protocol, self.order, recipient, relay, &conn_use, delays, &settled.outcome);
+        self.order.counters.count(&settled.outcome);
+        let id = self.order.message.envelope.id;
+        log_outcome(self.protocol, id, recipient, relay, &conn_use, delays, &settled.outcome);
     }
 
     fn delays(&self) -> Delays {
@@ -316,17 +318,16 @@ fn put_off_refusal(settled: &mut Settled, error: &io::Error) {
     }
 }
 
-/// The log line of one recipient and attempt; metrics count the same event.
-pub fn log_outcome(
+/// The log line of one recipient and attempt.
+fn log_outcome(
     protocol: Protocol,
-    order: &Order,
+    id: QueueId,
     recipient: &Recipient,
     relay: &str,
     conn_use: &str,
     delays: Delays,
     outcome: &Outcome,
 ) {
-    let id = order.message.envelope.id;
     let to = &recipient.address;
     let original = match recipient.orcpt.as_ref().map(OriginalRecipient::address) {
         Some(orcpt) if !orcpt.eq_ignore_ascii_case(&to.to_string()) => format!("orig_to=<{orcpt}>, "),
@@ -335,7 +336,6 @@ pub fn log_outcome(
     let delay = Delay(delays.total());
     let Reason { status, text, .. } = outcome.reason();
     let word = outcome.word();
-    order.counters.count(outcome);
     log::info!(
         target: target(protocol),
         "{id}: to=<{to}>, {original}relay={relay}, {conn_use}delay={delay}, delays={delays}, dsn={status}, \
@@ -370,13 +370,25 @@ pub fn log_unsent(order: &Order, outcome: &Outcome) {
 
 /// The log line of a recipient of a batch that was not sent.
 pub fn log_one_unsent(order: &Order, recipient: &Recipient, outcome: &Outcome) {
-    let Order { message, batch, config, .. } = order;
+    let Order { message, batch, config, counters } = order;
     let transport = config.transport(batch.destination().transport());
     let protocol = transport.map_or(Protocol::Lmtp, |transport| transport.protocol);
+    log_unattempted(message, counters, protocol, recipient, outcome);
+}
+
+/// The same for a recipient who is in no batch.
+pub fn log_unattempted(
+    message: &Message,
+    counters: &Counters,
+    protocol: Protocol,
+    recipient: &Recipient,
+    outcome: &Outcome,
+) {
     let delays = Delays {
         before_queue: between(message.envelope.arrival, message.loaded),
         in_queue: between(message.loaded, Timestamp::now()),
         ..Delays::default()
     };
-    log_outcome(protocol, order, recipient, "none", "", delays, outcome);
+    counters.count(outcome);
+    log_outcome(protocol, message.envelope.id, recipient, "none", "", delays, outcome);
 }

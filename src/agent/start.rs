@@ -23,6 +23,7 @@ use super::control_server;
 use super::crew::Crew;
 use super::doorbell::doorbell;
 use super::master::{Master, Parts};
+use super::message::Counters;
 use super::pickup::PickupThread;
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
@@ -129,8 +130,10 @@ fn start(
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let (sweeper, sweeping) =
         Sweeper::start(Arc::clone(&spool)).map_err(set_up("a thread cannot be started"))?;
+    let counters = Arc::<Counters>::default();
     let pickup =
-        PickupThread::new(Arc::clone(&spool), sweeper.clone(), Arc::clone(&config), reporter.clone());
+        PickupThread::new(Arc::clone(&spool), sweeper.clone(), Arc::clone(&config), reporter.clone())
+            .counting_in(Arc::clone(&counters));
     thread("pickup").spawn(move || pickup.run(&errand_list)).map_err(set_up("a thread cannot be started"))?;
     let (workers, hostname) = (config.workers, config.myhostname.clone());
     let crew = Crew::start(workers, Arc::clone(&spool), sweeper, reporter.clone(), hostname)
@@ -154,7 +157,7 @@ fn start(
     manager.tell(&sd_notify::NotifyState::Ready);
     super::log::this_thread_may_not_wait();
     let socket = Arc::clone(&spool);
-    let result = Master::new(Parts { config, spool, crew, errands, reports, chime, watch }).run();
+    let result = Master::new(Parts { config, spool, counters, crew, errands, reports, chime, watch }).run();
     wait_for_sweeper(&sweeping);
     // Only for tidiness: nobody answers there any more, and whoever connects to a leftover is told so.
     if let Err(error) = socket.remove_socket() {

@@ -159,7 +159,16 @@ impl Bench {
         let (queue, sweeper) = (Arc::clone(&spool), self.sweeper.clone());
         let crew = Crew::start(config.workers, queue, sweeper, self.reporter.clone(), hostname).unwrap();
         let watch = Watch::new(&spool).unwrap();
-        let master = Master::new(Parts { config, spool, crew, errands, reports, chime, watch });
+        let master = Master::new(Parts {
+            config,
+            spool,
+            counters: Arc::default(),
+            crew,
+            errands,
+            reports,
+            chime,
+            watch,
+        });
         std::thread::spawn(move || master.run())
     }
 

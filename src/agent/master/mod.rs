@@ -69,6 +69,8 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// The queue, with its FIFO.
     pub spool: Arc<Spool>,
+    /// What is counted for `status`.
+    pub counters: Arc<Counters>,
     /// The pool.
     pub crew: Crew,
     /// To the pickup thread.
@@ -84,7 +86,7 @@ pub struct Parts {
 impl Master {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, spool, crew, errands, reports, chime, watch } = parts;
+        let Parts { config, spool, counters, crew, errands, reports, chime, watch } = parts;
         let started = Instant::now();
         Self {
             scheduler: Scheduler::new(settings(&config)),
@@ -99,7 +101,7 @@ impl Master {
             reports,
             chime,
             watch,
-            counters: Arc::default(),
+            counters,
             loading: 0,
             reserved: 0,
             takes: Takes::default(),

@@ -8,7 +8,7 @@ use crate::agent::log::PICKUP;
 use crate::agent::message::Message;
 use crate::agent::recorder::logged;
 use crate::agent::report::{Loaded, Report};
-use crate::mail::{Address, Destination, Envelope, Protocol, QueueId};
+use crate::mail::{Address, Destination, EnhancedStatus, Envelope, Protocol, QueueId, Reason};
 use crate::spool::{Cursor, LoadError, Place, State};
 
 impl PickupThread {
@@ -59,6 +59,19 @@ impl PickupThread {
         }
         #[cfg(test)]
         crate::agent::tests::panic_if_any(loaded.recipients.iter().map(|(r, _)| r), "load@test.invalid");
+        let nexthop = match self.nexthop(&message.envelope) {
+            Ok(nexthop) => nexthop,
+            Err(reason) => {
+                let unplaced = loaded.recipients.into_iter().filter(|(_, state)| *state != State::Refused);
+                let unplaced: Vec<_> = unplaced.map(|(recipient, _)| recipient).collect();
+                if let Some(finished) = self.defer_unplaced(&message, &unplaced, reason) {
+                    return Report::Dismissed { id, queued: finished.queued };
+                }
+                let (rest, next, count) = (loaded.rest, loaded.next, loaded.count);
+                let recipients = Vec::new();
+                return Report::Loaded(Box::new(Loaded { message, recipients, rest, next, is_first, count }));
+            }
+        };
         let mut recipients = Vec::with_capacity(loaded.recipients.len());
         for (recipient, state) in loaded.recipients {
             match state {
@@ -70,7 +83,9 @@ impl PickupThread {
                 ),
                 State::Pending | State::Sent | State::Bounced => {}
             }
-            recipients.push((self.destination(&message, &recipient.address), recipient));
+            let destination =
+                nexthop.clone().unwrap_or_else(|| self.route(&message.envelope, &recipient.address));
+            recipients.push((destination, recipient));
         }
         Report::Loaded(Box::new(Loaded {
             message,
@@ -82,18 +97,18 @@ impl PickupThread {
         }))
     }
 
+    /// Where the message itself says that it goes. Whoever said so may have chosen that way for privacy: where it has
+    /// gone, after a reload say, the mail waits, and takes no other.
+    fn nexthop(&self, envelope: &Envelope) -> Result<Option<Destination>, Reason> {
+        let Some(nexthop) = &envelope.nexthop else { return Ok(None) };
+        self.config.destination(nexthop).map(Some).map_err(|error| {
+            let text = format!("the nexthop of this message cannot be used: {error}");
+            Reason::local(EnhancedStatus::new(4, 3, 5), text)
+        })
+    }
+
     /// Asked again at every attempt, so that a changed route counts for mail that waits.
-    pub(super) fn destination(&self, message: &Message, recipient: &Address) -> Destination {
-        let envelope = &message.envelope;
-        if let Some(nexthop) = &envelope.nexthop {
-            match self.config.destination(nexthop) {
-                Ok(destination) => return destination,
-                Err(error) => log::warn!(
-                    "{}: its nexthop \"{nexthop}\" cannot be used: {error}; the routes decide",
-                    envelope.id
-                ),
-            }
-        }
+    fn route(&self, envelope: &Envelope, recipient: &Address) -> Destination {
         match &self.config.bounce_nexthop {
             Some(destination) if envelope.sender.is_null() && !envelope.origin.starts_with("uid=") => {
                 destination.clone()

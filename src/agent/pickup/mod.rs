@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::control::{Action, Answer};
 use super::log::{PICKUP, QMGR};
-use super::message::{Message, Order};
+use super::message::{Counters, Message, Order};
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
 use super::trust;
@@ -105,6 +105,7 @@ pub struct PickupThread {
     spool: Arc<Spool>,
     sweeper: Sweeper,
     config: Arc<Config>,
+    counters: Arc<Counters>,
     pickup: Pickup,
     reporter: Reporter,
     active: Option<Names>,
@@ -129,6 +130,7 @@ impl PickupThread {
             spool,
             sweeper,
             config,
+            counters: Arc::default(),
             pickup,
             reporter,
             active: None,
@@ -141,6 +143,12 @@ impl PickupThread {
             shortage_next: Instant::now(),
             suspended: VecDeque::new(),
         }
+    }
+
+    /// Counts outcomes where the workers do.
+    #[must_use]
+    pub fn counting_in(self, counters: Arc<Counters>) -> Self {
+        Self { counters, ..self }
     }
 
     /// Puts right what a crash has left, then runs errands until the master closes the channel.

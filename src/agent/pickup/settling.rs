@@ -1,4 +1,5 @@
-//! Batches that end without a worker: suspended ones, and those over which a worker has panicked.
+//! Recipients who are settled without a worker: of suspended batches, of those over which a worker has panicked, and
+//! where nobody can tell the way.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,10 +7,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::PickupThread;
-use crate::agent::message::Order;
+use crate::agent::message::{Message, Order};
 use crate::agent::report::Report;
 use crate::agent::{finish, notices, recorder};
-use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason};
+use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason, Recipient};
 use crate::notice::TroubleClass;
 use crate::spool::{LoggedReply, State};
 
@@ -43,18 +44,36 @@ impl PickupThread {
             .transport(order.batch.destination().transport())
             .map_or(Protocol::Lmtp, |t| t.protocol);
         recorder::log_unsent(order, outcome);
+        self.remember(&order.message, order.batch.recipients(), outcome);
+        self.count_down(order, protocol);
+    }
+
+    /// Defers recipients of whom nobody can tell where they go now. What is returned is for the master: it was the last
+    /// that there was to do for the message.
+    pub(super) fn defer_unplaced(
+        &self,
+        message: &Message,
+        recipients: &[Recipient],
+        reason: Reason,
+    ) -> Option<finish::Finished> {
+        let (outcome, protocol) = (Outcome::Deferred(reason), Protocol::Lmtp);
+        for recipient in recipients {
+            recorder::log_unattempted(message, &self.counters, protocol, recipient, &outcome);
+        }
+        self.remember(message, recipients, &outcome);
+        let is_last = message.count_down(recipients.len());
+        is_last.then(|| finish::finish(&self.spool, &self.sweeper, &self.config, message, protocol, None))
+    }
+
+    /// For `queue show`, and for the bounce in the end.
+    fn remember(&self, message: &Message, recipients: &[Recipient], outcome: &Outcome) {
         let now = Timestamp::now();
-        let replies: Vec<_> = order
-            .batch
-            .recipients()
-            .iter()
-            .map(|recipient| LoggedReply::new(now, recipient, outcome, None))
-            .collect();
-        let id = order.message.envelope.id;
+        let reply = |recipient| LoggedReply::new(now, recipient, outcome, None);
+        let replies: Vec<_> = recipients.iter().map(reply).collect();
+        let id = message.envelope.id;
         if let Err(error) = self.spool.append_replies(id, &replies) {
             log::warn!("{id}: why it was deferred cannot be recorded: {error}");
         }
-        self.count_down(order, protocol);
     }
 
     /// The worker has marked what it knew before it panicked; what it had not is tried again.

@@ -3,12 +3,15 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::{
-    HURRY, QueueFile, Server, id, only_message_in, set_modified, submit, wait_until_nothing_is_left,
+    HURRY, QueueFile, Server, id, in_memory, only_message_in, set_modified, submit, submit_job,
+    wait_until_nothing_is_left,
 };
 use crate::common::agent::{SOON, Site};
+use crate::common::process::wait_for;
 
 #[test]
 fn deferred_mail_comes_back_at_the_time_that_its_file_tells() {
@@ -75,4 +78,44 @@ fn a_next_attempt_further_ahead_than_was_ever_set_is_due_now() {
     assert_eq!(site.files(), [format!("deferred/{}", id(2))]);
     assert_eq!(server.mail_of("waits@example.org"), Vec::<String>::new());
     agent.stop();
+}
+
+#[test]
+fn mail_waits_for_its_own_nexthop_and_takes_no_other_way() {
+    let recipients: Vec<_> = (0..5).map(|number| format!("r{number}@example.org")).collect();
+    for is_back_in_time in [true, false] {
+        let site = Site::new("");
+        let routed = Server::start(&site, "routed", "");
+        let chosen = Server::start(&site, "chosen", "rcpt * times 5 450 4.2.1 later\n");
+        // Windows of two recipients.
+        let keys = format!("{HURRY}active_limit = 8\n");
+        let with_relay = format!("{keys}[transport.relay]\nprotocol = \"lmtp\"\n");
+        routed.serves(&site, &with_relay);
+        let agent = site.start_agent();
+        let nexthop = format!("relay:unix:{}", chosen.socket.display());
+        let job = json!({"sender": "a@example.org", "nexthop": nexthop, "recipients": recipients});
+        submit_job(&site, "chosen", job);
+        site.wait_for_lines(5, &["status=deferred (host", "said: 450 4.2.1 later"], SOON);
+        routed.serves(&site, &keys);
+        agent.signal(Signal::HUP);
+        let parts = ["relay=none", "dsn=4.3.5, status=deferred", "there is no transport \"relay\""];
+        site.wait_for_lines(10, &parts, SOON);
+        for recipient in &recipients {
+            assert!(site.lines_with(&[recipient, parts[2]]).len() >= 2, "tried again, and again in vain");
+        }
+        if is_back_in_time {
+            routed.serves(&site, &with_relay);
+            agent.signal(Signal::HUP);
+            recipients.iter().for_each(|recipient| drop(chosen.only_mail_of(recipient)));
+        } else {
+            routed.serves(&site, &format!("maximal_queue_lifetime = 1\n{keys}"));
+            agent.signal(Signal::HUP);
+            let bounce = routed.only_mail_of("a@example.org");
+            assert!(bounce.contains("Status: 5.4.7") && bounce.contains("cannot be used"), "{bounce}");
+        }
+        wait_until_nothing_is_left(&site, SOON);
+        recipients.iter().for_each(|recipient| assert!(routed.mail_of(recipient).is_empty()));
+        wait_for("an empty memory", SOON, || (in_memory(&site, &agent) == (0, 0)).then_some(()));
+        agent.stop();
+    }
 }
