@@ -102,7 +102,7 @@ impl Link {
         self.transcript.server(&self.input[self.used..self.used + length]);
         self.used += length;
         if self.debug_level > 0 {
-            log::info!("{}: < {}", self.peer.relay(), reply.one_line());
+            log::info!("{}: {}: < {}", thread_name(), self.peer.relay(), reply.one_line());
         }
         Ok(Some(reply))
     }
@@ -200,8 +200,9 @@ impl Link {
     pub fn note_commands(&mut self, commands: &[u8]) {
         self.transcript.client(commands);
         if self.debug_level > 1 {
+            let (thread, relay) = (thread_name(), self.peer.relay());
             for line in String::from_utf8_lossy(commands).lines() {
-                log::info!("{}: > {line}", self.peer.relay());
+                log::info!("{thread}: {relay}: > {line}");
             }
         }
     }
@@ -231,6 +232,11 @@ impl From<BadReply> for Cause {
     fn from(bad: BadReply) -> Self {
         Self::BadReply(bad)
     }
+}
+
+/// Tells conversations with one server apart that go on at a time.
+fn thread_name() -> String {
+    std::thread::current().name().unwrap_or("unnamed").to_owned()
 }
 
 fn flight_size(socket: &Socket) -> usize {

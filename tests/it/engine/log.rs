@@ -258,3 +258,44 @@ fn a_line_about_a_recipient_is_in_postfix_s_form() {
         assert_eq!(found.len(), number + extra, "{found:#?}");
     }
 }
+
+/// The conversations in the log: of each line the worker, and what was said.
+fn conversation(site: &Site) -> Vec<(String, String)> {
+    let lines = site.lines_with(&["lastmile/agent", "]: worker "]);
+    let parts = lines.iter().map(|line| {
+        let said = line.split_once("]: ").unwrap().1;
+        let [worker, _server, said] = said.splitn(3, ": ").collect::<Vec<_>>()[..] else { panic!("{line}") };
+        (worker.to_owned(), said.to_owned())
+    });
+    parts.collect()
+}
+
+#[test]
+fn conversations_with_listed_servers_are_logged_as_far_as_asked() {
+    for (level, has_commands) in [(1, false), (2, true)] {
+        let site = Site::new("");
+        let server = Server::start(&site, "mail", "");
+        let other = Server::start(&site, "other", "");
+        let keys = format!(
+            "[routes]\n\"other.example\" = \"unix:{}\"\n[transport.lmtp]\ndebug_peer_list = \"{}\"\ndebug_peer_level = {level}\n",
+            other.socket.display(),
+            server.socket.display()
+        );
+        server.serves(&site, &keys);
+        let agent = site.start_agent();
+        submit(&site, "listed", &["b@example.org"]);
+        submit(&site, "not listed", &["b@other.example"]);
+        server.only_mail_of("b@example.org");
+        other.only_mail_of("b@other.example");
+        agent.stop();
+        let said = conversation(&site);
+        let has = |start: &str| said.iter().any(|(_, text)| text.starts_with(start));
+        assert!(has("< 220 ") && has("< 250 2.1.5 "), "{said:?}");
+        for command in ["> LHLO mx.example.org", "> MAIL FROM:<a@example.org>", "> RCPT TO:<b@example.org>"] {
+            assert_eq!(has(command), has_commands, "{said:?}");
+        }
+        assert!(said.iter().all(|(worker, _)| *worker == said[0].0), "one message, one worker: {said:?}");
+        assert!(site.lines_with(&["]: worker ", "other.sock"]).is_empty(), "nobody asked for that");
+        assert!(site.lines_with(&["text of listed"]).is_empty(), "content is nobody's business");
+    }
+}
