@@ -34,6 +34,8 @@ pub struct Recorder<'a> {
     started: Instant,
     started_at: Timestamp,
     session: Option<Session>,
+    /// The server that could be connected to, and was not ready for mail.
+    not_ready: Option<Peer>,
     /// Recipients that carry the mark of doubt in the file.
     in_doubt: BTreeSet<u32>,
     queued: Vec<QueueId>,
@@ -89,6 +91,7 @@ impl<'a> Recorder<'a> {
             started: Instant::now(),
             started_at: Timestamp::now(),
             session: None,
+            not_ready: None,
             in_doubt: BTreeSet::new(),
             queued: Vec::new(),
             failed: None,
@@ -111,7 +114,8 @@ impl<'a> Recorder<'a> {
     /// Remembers why for `queue show` and for the bounce.
     fn remember(&self, settled: &[Settled]) -> io::Result<()> {
         let now = Timestamp::now();
-        let host = self.session.as_ref().map(|session| session.host.as_str());
+        let session = self.session.as_ref().map(|session| session.host.as_str());
+        let host = session.or_else(|| self.not_ready.as_ref().map(Peer::host));
         let worth_it = settled.iter().filter(|settled| !matches!(settled.outcome, Outcome::Delivered(_)));
         let replies: Vec<_> = worth_it
             .filter_map(|settled| {
@@ -207,16 +211,17 @@ impl<'a> Recorder<'a> {
     fn log(&self, settled: &Settled) {
         let Some(recipient) = self.recipient(settled.position) else { return };
         let delays = self.delays();
+        let not_ready = || self.not_ready.as_ref().map_or_else(|| "none".to_owned(), Peer::relay);
         let (relay, conn_use) = match &self.session {
             Some(session) if session.uses > 0 => {
-                (session.relay.as_str(), format!("conn_use={}, ", session.uses + 1))
+                (session.relay.clone(), format!("conn_use={}, ", session.uses + 1))
             }
-            Some(session) => (session.relay.as_str(), String::new()),
-            None => ("none", String::new()),
+            Some(session) => (session.relay.clone(), String::new()),
+            None => (not_ready(), String::new()),
         };
         self.order.counters.count(&settled.outcome);
         let id = self.order.message.envelope.id;
-        log_outcome(self.protocol, id, recipient, relay, &conn_use, delays, &settled.outcome);
+        log_outcome(self.protocol, id, recipient, &relay, &conn_use, delays, &settled.outcome);
     }
 
     fn delays(&self) -> Delays {
@@ -242,6 +247,11 @@ impl Observer for Recorder<'_> {
             reports_success: offered.dsn,
             since: Instant::now(),
         });
+    }
+
+    fn not_ready(&mut self, peer: Option<&Peer>) {
+        self.session = None;
+        self.not_ready = peer.cloned();
     }
 
     fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()> {

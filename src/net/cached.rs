@@ -25,6 +25,9 @@ const FRESH: Duration = Duration::from_secs(1);
 pub trait Observer {
     /// MAIL is about to be sent to `peer`, which offers `offered`, over a connection that has been used `uses` times.
     fn ready(&mut self, peer: &Peer, offered: &Capabilities, uses: u32);
+    /// There is no connection for what is settled next: no server was ready for mail. `peer` is the one whose fault it
+    /// was, where it could be connected to.
+    fn not_ready(&mut self, _peer: Option<&Peer>) {}
     /// The end of data is about to leave for these recipients. An error stops it: the batch is then unsent.
     fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()>;
     /// Outcomes, each recipient's once. May be empty.
@@ -334,10 +337,12 @@ fn without_connection(
         NotConnected::Busy(reason) if nobody_is_settled => Delivered::Busy(reason),
         NotConnected::Busy(reason) => {
             // A batch waits whole or not at all. The destination is alive: it has just taken some of it.
+            observer.not_ready(None);
             observer.settled(deferred(pending, &reason));
             Delivered::Reached
         }
-        NotConnected::Failed(reason) => {
+        NotConnected::Failed { reason, connected } => {
+            observer.not_ready(connected.as_ref());
             observer.settled(deferred(pending, &reason));
             Delivered::Failed(reason)
         }

@@ -29,14 +29,23 @@ pub enum NotConnected {
     /// The server has no room for another connection now (a UNIX socket's backlog is full): not a failure.
     Busy(Reason),
     /// All servers of the destination failed, none of them for being busy; the last one's reason.
-    Failed(Reason),
+    Failed {
+        /// Why.
+        reason: Reason,
+        /// That server, if it could be connected to, and was not ready for mail then.
+        connected: Option<Peer>,
+    },
 }
 
 impl NotConnected {
+    fn unreachable(reason: Reason) -> Self {
+        Self::Failed { reason, connected: None }
+    }
+
     /// Why, in words.
     pub fn reason(&self) -> &Reason {
         match self {
-            Self::Busy(reason) | Self::Failed(reason) => reason,
+            Self::Busy(reason) | Self::Failed { reason, .. } => reason,
         }
     }
 }
@@ -87,16 +96,17 @@ fn first_ready(
 ) -> Result<Connection, NotConnected> {
     let mut last: Option<NotConnected> = None;
     for (server, candidate) in candidates {
-        let connection = candidate.map_err(NotConnected::Failed).and_then(|peer| {
+        let connection = candidate.map_err(NotConnected::unreachable).and_then(|peer| {
             let socket = connect(&peer, transport)?;
             let mut transcript = Transcript::default();
             transcript.turn(caller.keep_transcript);
+            let connected = Some(peer.clone());
             Connection::start(socket, peer, server, transport, caller.myhostname, transcript).map_err(
                 |failure| {
                     if is_about_protocol(&failure.reason) {
                         hear(Heard::ProtocolError(&failure.reason, &failure.transcript));
                     }
-                    NotConnected::Failed(failure.reason)
+                    NotConnected::Failed { reason: failure.reason, connected }
                 },
             )
         });
@@ -112,7 +122,7 @@ fn first_ready(
     }
     let nobody =
         || Reason::local(EnhancedStatus::new(4, 3, 0), "server unavailable or unable to receive mail");
-    Err(last.unwrap_or_else(|| NotConnected::Failed(nobody())))
+    Err(last.unwrap_or_else(|| NotConnected::unreachable(nobody())))
 }
 
 /// Whether anything is ready for mail where `destination` leads: says LHLO or EHLO and QUIT. Returns which server is.
@@ -141,7 +151,7 @@ pub fn answers(destination: &Destination, transport: &Transport, myhostname: &st
 /// them in the list the batch waits, whatever became of the others.
 fn note(last: &mut Option<NotConnected>, failure: NotConnected, passed_over: &mut dyn FnMut(&Reason)) {
     match (&last, &failure) {
-        (Some(NotConnected::Busy(_)), NotConnected::Failed(reason)) => passed_over(reason),
+        (Some(NotConnected::Busy(_)), NotConnected::Failed { reason, .. }) => passed_over(reason),
         _ => {
             if let Some(before) = last.replace(failure) {
                 passed_over(before.reason());
@@ -197,7 +207,7 @@ fn connect(peer: &Peer, transport: &Transport) -> Result<Socket, NotConnected> {
         if peer.is_unix() && error.kind() == io::ErrorKind::WouldBlock {
             NotConnected::Busy(reason)
         } else {
-            NotConnected::Failed(reason)
+            NotConnected::unreachable(reason)
         }
     })
 }
@@ -309,7 +319,7 @@ mod tests {
     fn a_busy_server_in_the_list_makes_the_batch_wait() {
         let reason = |text: &str| Reason::local(EnhancedStatus::new(4, 4, 1), text);
         let busy = || NotConnected::Busy(reason("busy"));
-        let failed = || NotConnected::Failed(reason("failed"));
+        let failed = || NotConnected::unreachable(reason("failed"));
         for failures in [vec![busy(), failed()], vec![failed(), busy()], vec![failed(), busy(), failed()]] {
             let (mut last, mut told) = (None, 0);
             let count = failures.len();

@@ -1,5 +1,7 @@
 //! The log, as another program and as a grammar read it.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::Command;
 
 use lastmile::mail::Protocol;
@@ -256,6 +258,48 @@ fn a_line_about_a_recipient_is_in_postfix_s_form() {
         // A message that was deferred is begun again at each attempt.
         let extra = if parts.contains(&" (queue active)") { 2 } else { 0 };
         assert_eq!(found.len(), number + extra, "{found:#?}");
+    }
+}
+
+/// Says something to each client, and closes.
+fn say_and_close(said: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            // Whoever has gone does not hear it.
+            let _ = client.write_all(said.as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn a_server_that_was_connected_to_is_named_also_where_it_took_no_mail() {
+    let site = Site::new("");
+    let none = site.path().join("none.sock");
+    let agent_of = |destination: &str| {
+        site.configure(&format!("default_transport = \"lmtp:{destination}\"\n"));
+        site.start_agent()
+    };
+    for (said, reason) in [
+        ("421 4.3.2 not now\r\n", "refused to talk to me: 421 4.3.2 not now"),
+        ("554 5.7.1 not you\r\n", "refused to talk to me: 554 5.7.1 not you"),
+        ("", "while receiving the initial server greeting"),
+        ("220 hello\r\n", "while performing the LHLO handshake"),
+    ] {
+        let port = say_and_close(said);
+        let relay = format!("relay=127.0.0.1[127.0.0.1]:{port}, ");
+        let agent = agent_of(&format!("inet:127.0.0.1:{port}"));
+        submit(&site, "refused", &["b@example.org"]);
+        site.wait_for_line(&["to=<b@example.org>", &relay, "status=deferred", reason], SOON);
+        agent.stop();
+        // What counts is the last server of the list, and that it could be connected to.
+        let agent = agent_of(&format!("inet:127.0.0.1:{port},unix:{}", none.display()));
+        let address = format!("c{port}@example.org");
+        submit(&site, "refused twice", &[&address]);
+        site.wait_for_line(&[&address, "relay=none", "none.sock]: No such file"], SOON);
+        agent.stop();
     }
 }
 
