@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 use super::doorbell::Doorbell;
 use super::finish::Finished;
 use super::message::{Message, Order};
-use super::pickup::{Chunk, Found};
+use super::pickup::{Chunk, ErrandId, Found};
 use crate::config::Config;
 use crate::mail::{Destination, QueueId, Recipient};
 use crate::queue::scheduler::{BatchEnd, WorkerId};
@@ -43,10 +43,20 @@ pub enum Report {
     },
     /// A window of a message was read.
     Loaded(Box<Loaded>),
-    /// A message could not be loaded, or is done with already; its ID may leave the table.
+    /// An errand to a message has ended without anything to deliver: it could not be loaded, is done with already, or
+    /// what an administrator wanted is done. Its ID may leave the table.
     Dismissed {
         /// Which.
         id: QueueId,
+        /// The errand.
+        errand: ErrandId,
+        /// Notices that were queued meanwhile.
+        queued: Vec<QueueId>,
+    },
+    /// The last that there was to do for a message was done without a worker. It may have left the table by then.
+    Settled {
+        /// Which, as it was loaded: another one of this ID may be in memory now.
+        message: Arc<Message>,
         /// Notices that were queued meanwhile.
         queued: Vec<QueueId>,
     },
@@ -73,6 +83,8 @@ pub enum Report {
 pub struct Loaded {
     /// The message.
     pub message: Arc<Message>,
+    /// The errand that has brought it.
+    pub errand: ErrandId,
     /// Who is pending, and where each goes.
     pub recipients: Vec<(Destination, Recipient)>,
     /// Pending recipients behind the window.

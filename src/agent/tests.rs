@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use tempfile::TempDir;
 
+use super::control::{Action, Answer, Ask, Question};
 use super::crew::Crew;
 use super::doorbell::{Chime, doorbell};
 use super::master::{Master, Parts};
 use super::message::{Message, Order};
-use super::pickup::{Errand, Load, PickupThread};
+use super::pickup::{Errand, ErrandId, Load, PickupThread};
 use super::recorder::Recorder;
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
@@ -150,10 +151,16 @@ impl Bench {
     }
 
     fn run(&mut self) -> JoinHandle<std::io::Result<()>> {
+        let pickup = self.pickup();
+        let (master, errand_list) = self.run_without_pickup();
+        std::thread::spawn(move || pickup.run(&errand_list));
+        master
+    }
+
+    /// What the master wants done is for the test to do.
+    fn run_without_pickup(&mut self) -> (JoinHandle<std::io::Result<()>>, Receiver<Errand>) {
         let (reports, chime) = self.parts.take().unwrap();
         let (errands, errand_list) = unbounded();
-        let pickup = self.pickup();
-        std::thread::spawn(move || pickup.run(&errand_list));
         let (spool, config) = (Arc::clone(&self.spool), Arc::clone(&self.config));
         let hostname = config.myhostname.clone();
         let (queue, sweeper) = (Arc::clone(&spool), self.sweeper.clone());
@@ -169,7 +176,7 @@ impl Bench {
             chime,
             watch,
         });
-        std::thread::spawn(move || master.run())
+        (std::thread::spawn(move || master.run()), errand_list)
     }
 
     fn stop(&self, master: JoinHandle<std::io::Result<()>>) {
@@ -378,7 +385,7 @@ fn mail_for_a_destination_that_rests_for_long_is_deferred_with_its_reason() {
     let replies = bench.spool.last_replies(id, &[0, 1]).unwrap();
     assert!(replies.values().all(|reply| reply.text == text) && replies.len() == 2, "{replies:?}");
     let (reports, _) = bench.parts.as_ref().unwrap();
-    assert!(matches!(reports.try_recv(), Ok(Report::Dismissed { id: dismissed, .. }) if dismissed == id));
+    assert!(matches!(reports.try_recv(), Ok(Report::Settled { message, .. }) if message.envelope.id == id));
 }
 
 #[test]
@@ -393,7 +400,10 @@ fn mail_does_not_wait_for_what_is_suspended_but_the_rest_of_its_message_does() {
         pickup.run_errand(Errand::Suspend(Box::new(bench.order(*id)), reason()), &|| false);
     }
     let places = |place| suspended.iter().filter(|id| bench.place(**id) == Some(place)).count();
-    let load = |id, next| Errand::Load(Load { id, from: Place::Active, next, window: 9, is_new: false });
+    let load = |id, next| {
+        let errand = ErrandId::default();
+        Errand::Load(Load { id, errand, from: Place::Active, next, window: 9, is_new: false })
+    };
     assert_eq!((places(Place::Active), places(Place::Deferred)), (6, 0));
     pickup.run_errand(load(other, None), &|| false);
     assert_eq!((places(Place::Active), places(Place::Deferred)), (5, 1), "one for one");
@@ -404,4 +414,72 @@ fn mail_does_not_wait_for_what_is_suspended_but_the_rest_of_its_message_does() {
     assert_eq!(bench.place(last), Some(Place::Deferred));
     pickup.settle_suspended(100);
     assert_eq!(places(Place::Deferred), 6);
+}
+
+/// The next errand to a message; those to directories are nobody's here.
+#[track_caller]
+fn errand_to_a_message(errands: &Receiver<Errand>) -> Errand {
+    loop {
+        let errand = errands.recv_timeout(LIMIT).unwrap();
+        if matches!(errand, Errand::Load(_) | Errand::Act(..)) {
+            return errand;
+        }
+    }
+}
+
+/// Whether the master has wanted anything done with a message once it has read all reports.
+fn is_sent_to_a_message(bench: &Bench, errands: &Receiver<Errand>) -> bool {
+    let (answer, answers) = unbounded();
+    bench.reporter.send(Report::Asked(Question { ask: Ask::Status, answer: answer.clone() }));
+    answers.recv_timeout(LIMIT).unwrap();
+    // What comes of a report is done before the next round of reports.
+    bench.reporter.send(Report::Asked(Question { ask: Ask::Status, answer }));
+    answers.recv_timeout(LIMIT).unwrap();
+    errands.try_iter().any(|errand| matches!(errand, Errand::Load(_) | Errand::Act(..)))
+}
+
+/// What is reported late of a message that has left memory meanwhile.
+fn report_late(bench: &Bench, message: &Arc<Message>) {
+    let (id, message) = (message.envelope.id, Arc::clone(message));
+    bench.reporter.send(Report::Settled { message, queued: Vec::new() });
+    bench.reporter.send(Report::Dismissed { id, errand: ErrandId::default(), queued: Vec::new() });
+}
+
+#[test]
+fn what_is_reported_late_does_not_end_what_has_begun_since() {
+    let mut bench = Bench::new();
+    let id = bench.submit(&["b@example.org"]);
+    let before = bench.order(id).message;
+    let (master, errands) = bench.run_without_pickup();
+    bench.reporter.send(Report::Queued(vec![id]));
+    let load = errand_to_a_message(&errands);
+    report_late(&bench, &before);
+    bench.reporter.send(Report::Queued(vec![id]));
+    assert!(!is_sent_to_a_message(&bench, &errands), "it is loaded already");
+    let mut pickup = bench.pickup();
+    pickup.run_errand(load, &|| false);
+    wait_until("the mail is delivered", || bench.mail_of("b@example.org").len() == 1);
+    wait_until("the file is removed", || bench.place(id).is_none());
+    bench.stop(master);
+    assert_eq!(bench.mail_of("b@example.org").len(), 1);
+}
+
+#[test]
+fn an_agent_that_stops_does_what_an_administrator_was_promised() {
+    let mut bench = Bench::new();
+    let id = bench.submit(&["b@example.org"]);
+    let before = bench.order(id).message;
+    let (master, errands) = bench.run_without_pickup();
+    let (answer, answers) = unbounded();
+    bench.reporter.send(Report::Asked(Question { ask: Ask::Act(id, Action::Hold), answer }));
+    let act = errand_to_a_message(&errands);
+    report_late(&bench, &before);
+    bench.reporter.send(Report::Stop);
+    wait_until("it stops", || !logged(&["stopping: "]).is_empty());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!master.is_finished(), "the message is not in hold/ yet");
+    bench.pickup().run_errand(act, &|| false);
+    master.join().unwrap().unwrap();
+    assert!(matches!(answers.try_recv(), Ok(Answer::Acted(Ok(Some(Place::Active))))));
+    assert_eq!(bench.place(id), Some(Place::Hold));
 }

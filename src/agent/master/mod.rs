@@ -24,7 +24,7 @@ use super::doorbell::Chime;
 use super::intake::Intake;
 use super::jobs::Jobs;
 use super::message::Counters;
-use super::pickup::Errand;
+use super::pickup::{Errand, ErrandId};
 use super::report::Report;
 use crate::config::Config;
 use crate::mail::QueueId;
@@ -40,6 +40,8 @@ pub struct Master {
     started: Instant,
     scheduler: Scheduler,
     table: HashMap<QueueId, Entry>,
+    /// The latest to any message.
+    latest_errand: ErrandId,
     intake: Intake,
     jobs: Jobs,
     crew: Crew,
@@ -96,6 +98,7 @@ impl Master {
             spool,
             started,
             table: HashMap::new(),
+            latest_errand: ErrandId::default(),
             crew,
             errands,
             reports,

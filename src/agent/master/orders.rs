@@ -125,9 +125,13 @@ impl Master {
             Report::Lost { worker, order } => self.replace(worker, order),
             Report::Gone { worker } => self.replace_idle(worker),
             Report::Loaded(loaded) => self.loaded(*loaded),
-            Report::Dismissed { id, queued } => {
+            Report::Dismissed { id, errand, queued } => {
                 self.add_queued(queued);
-                self.dismissed(id);
+                self.dismissed(id, errand);
+            }
+            Report::Settled { message, queued } => {
+                self.add_queued(queued);
+                self.settled(&message);
             }
             Report::Queued(ids) => self.add_queued(ids),
             Report::Listed(Chunk { place, ids, is_last }) => {

@@ -36,7 +36,7 @@ impl Master {
             return;
         }
         let Some(entry) = self.table.get_mut(&id) else {
-            return self.begin_errand(id, Errand::Act(id, action, answer));
+            return self.begin_errand(id, |errand| Errand::Act(errand, id, action, answer));
         };
         if let Then::Act(promised, _) = &entry.then {
             // What somebody was promised is not taken back by the next one.

@@ -14,7 +14,7 @@ use crate::agent::control::{Action, Answer};
 use crate::agent::intake::Name;
 use crate::agent::log::QMGR;
 use crate::agent::message::Message;
-use crate::agent::pickup::{Errand, Load};
+use crate::agent::pickup::{Errand, ErrandId, Load};
 use crate::agent::recorder::logged;
 use crate::agent::report::Loaded;
 use crate::mail::QueueId;
@@ -38,9 +38,9 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Entry {
     /// Once its first window has come.
     pub(super) loaded: Option<InMemory>,
-    /// The pickup thread is about to read or move its file.
-    pub(super) is_busy: bool,
-    /// That is its first window.
+    /// The errand on which the pickup thread is about to read or move its file.
+    errand: Option<ErrandId>,
+    /// That reads its first window.
     is_first: bool,
     /// Room that is kept for what it is about to read.
     reserved: usize,
@@ -103,7 +103,9 @@ impl Master {
             let Some(Name { id, place, is_new }) = self.intake.next() else { break };
             if !self.table.contains_key(&id) {
                 let window = self.window();
-                self.begin_errand(id, Errand::Load(Load { id, from: place, next: None, window, is_new }));
+                self.begin_errand(id, |errand| {
+                    Errand::Load(Load { id, errand, from: place, next: None, window, is_new })
+                });
             }
         }
         for errand in self.intake.errands(Instant::now()) {
@@ -134,7 +136,9 @@ impl Master {
     }
 
     /// Sends the pickup thread to a message; its report will say when it is done.
-    pub(super) fn begin_errand(&mut self, id: QueueId, errand: Errand) {
+    pub(super) fn begin_errand(&mut self, id: QueueId, errand: impl FnOnce(ErrandId) -> Errand) {
+        self.latest_errand = self.latest_errand.next();
+        let errand = errand(self.latest_errand);
         let (reserved, is_first) = match &errand {
             Errand::Load(Load { next: None, window, .. }) => (FIRST_WINDOW.min(*window), true),
             // Its message is in memory already: it comes in whether there is room or not.
@@ -143,7 +147,7 @@ impl Master {
         };
         self.end_errand(id);
         let entry = self.table.entry(id).or_default();
-        entry.is_busy = true;
+        entry.errand = Some(self.latest_errand);
         entry.is_first = is_first;
         entry.reserved = reserved;
         entry.is_acting = matches!(errand, Errand::Act(..));
@@ -154,7 +158,7 @@ impl Master {
 
     pub(super) fn end_errand(&mut self, id: QueueId) {
         if let Some(entry) = self.table.get_mut(&id)
-            && std::mem::take(&mut entry.is_busy)
+            && entry.errand.take().is_some()
         {
             self.reserved -= std::mem::take(&mut entry.reserved);
             self.loading -= usize::from(std::mem::take(&mut entry.is_first));
@@ -168,15 +172,18 @@ impl Master {
             // What others have taken of the room is not there. But a list that is not read on would never end.
             let room = self.scheduler.room().saturating_sub(self.loading * self.window());
             let window = self.window().min(room.max(1));
-            let load = Load { id, from: Place::Active, next, window, is_new: false };
-            self.begin_errand(id, Errand::Load(load));
+            let load = |errand| Load { id, errand, from: Place::Active, next, window, is_new: false };
+            self.begin_errand(id, |errand| Errand::Load(load(errand)));
         }
     }
 
     pub(super) fn loaded(&mut self, loaded: Loaded) {
-        let Loaded { message, recipients, rest, next, is_first, count } = loaded;
+        let Loaded { message, errand, recipients, rest, next, is_first, count } = loaded;
         let envelope = Arc::clone(&message.envelope);
         let id = envelope.id;
+        if !self.is_about(id, errand) {
+            return;
+        }
         self.end_errand(id);
         let Some(entry) = self.table.get_mut(&id) else { return };
         if !matches!(entry.then, Then::Finish) {
@@ -205,9 +212,17 @@ impl Master {
         self.step_unless_stopping(Event::Loaded { envelope, recipients, rest });
     }
 
+    /// Whether a report is of the errand that is under way. Any other is of one that nobody waits for.
+    fn is_about(&self, id: QueueId, errand: ErrandId) -> bool {
+        self.table.get(&id).is_some_and(|entry| entry.errand == Some(errand))
+    }
+
     /// A message is done with, or could not be loaded.
-    pub(super) fn dismissed(&mut self, id: QueueId) {
-        let was_window = self.table.get(&id).is_some_and(|entry| entry.is_busy && entry.loaded.is_some());
+    pub(super) fn dismissed(&mut self, id: QueueId, errand: ErrandId) {
+        if !self.is_about(id, errand) {
+            return;
+        }
+        let was_window = self.table.get(&id).is_some_and(|entry| entry.loaded.is_some());
         self.end_errand(id);
         if !was_window {
             return self.conclude(id);
@@ -220,18 +235,29 @@ impl Master {
         self.conclude_if_idle(id);
     }
 
+    /// A message is done with. It may have been taken out of memory before, and its ID be about something else.
+    pub(super) fn settled(&mut self, message: &Arc<Message>) {
+        let id = message.envelope.id;
+        let in_memory = self.table.get(&id).and_then(|entry| entry.loaded.as_ref());
+        if in_memory.is_some_and(|in_memory| Arc::ptr_eq(&in_memory.message, message)) {
+            self.conclude(id);
+        }
+    }
+
     /// Nothing of the message is under way: it leaves memory, and what an administrator asked for can be done.
     pub(super) fn conclude(&mut self, id: QueueId) {
         self.end_errand(id);
         if let Some(Entry { then: Then::Act(action, answer), .. }) = self.table.remove(&id) {
-            self.begin_errand(id, Errand::Act(id, action, answer));
+            self.begin_errand(id, |errand| Errand::Act(errand, id, action, answer));
         }
     }
 
     /// Ends a message that is not to be finished, once no batch of it is under way.
     pub(super) fn conclude_if_idle(&mut self, id: QueueId) {
-        let may_end =
-            self.table.get(&id).is_some_and(|entry| !entry.is_busy && !matches!(entry.then, Then::Finish));
+        let may_end = self
+            .table
+            .get(&id)
+            .is_some_and(|entry| entry.errand.is_none() && !matches!(entry.then, Then::Finish));
         if may_end && self.scheduler.in_flight(id) == 0 {
             self.conclude(id);
         }

@@ -13,8 +13,8 @@ use crate::spool::{Cursor, LoadError, Place, State};
 
 impl PickupThread {
     pub(super) fn load(&mut self, load: Load) -> Report {
-        let id = load.id;
-        let dismissed = |queued| Report::Dismissed { id, queued };
+        let Load { id, errand, .. } = load;
+        let dismissed = |queued| Report::Dismissed { id, errand, queued };
         if load.from == Place::Deferred {
             match self.spool.move_to(id, Place::Deferred, Place::Active) {
                 Ok(true) => {}
@@ -35,7 +35,7 @@ impl PickupThread {
     }
 
     pub(super) fn loaded(&self, load: Load, loaded: crate::spool::Loaded) -> Report {
-        let id = load.id;
+        let Load { id, errand, .. } = load;
         let refused = loaded.recipients.iter().filter(|(_, state)| *state == State::Refused).count();
         let is_first = load.next.is_none();
         let Envelope { origin, sender, .. } = &*loaded.envelope;
@@ -55,7 +55,7 @@ impl PickupThread {
         if is_done {
             let finished =
                 finish::finish(&self.spool, &self.sweeper, &self.config, &message, Protocol::Lmtp, None);
-            return Report::Dismissed { id, queued: finished.queued };
+            return Report::Dismissed { id, errand, queued: finished.queued };
         }
         #[cfg(test)]
         crate::agent::tests::panic_if_any(loaded.recipients.iter().map(|(r, _)| r), "load@test.invalid");
@@ -65,11 +65,19 @@ impl PickupThread {
                 let unplaced = loaded.recipients.into_iter().filter(|(_, state)| *state != State::Refused);
                 let unplaced: Vec<_> = unplaced.map(|(recipient, _)| recipient).collect();
                 if let Some(finished) = self.defer_unplaced(&message, &unplaced, reason) {
-                    return Report::Dismissed { id, queued: finished.queued };
+                    return Report::Dismissed { id, errand, queued: finished.queued };
                 }
                 let (rest, next, count) = (loaded.rest, loaded.next, loaded.count);
                 let recipients = Vec::new();
-                return Report::Loaded(Box::new(Loaded { message, recipients, rest, next, is_first, count }));
+                return Report::Loaded(Box::new(Loaded {
+                    message,
+                    errand,
+                    recipients,
+                    rest,
+                    next,
+                    is_first,
+                    count,
+                }));
             }
         };
         let mut recipients = Vec::with_capacity(loaded.recipients.len());
@@ -89,6 +97,7 @@ impl PickupThread {
         }
         Report::Loaded(Box::new(Loaded {
             message,
+            errand,
             recipients,
             rest: loaded.rest,
             next: loaded.next,

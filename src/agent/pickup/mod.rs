@@ -58,11 +58,22 @@ pub enum Errand {
     /// Settle the batch over which a worker has panicked.
     SettleLost(Box<Order>),
     /// What an administrator asks for a message that nobody works on.
-    Act(QueueId, Action, crossbeam_channel::Sender<Answer>),
+    Act(ErrandId, QueueId, Action, crossbeam_channel::Sender<Answer>),
     /// Tell the postmaster of trouble with the program.
     TellOfPanic(String),
     /// The configuration was read again.
     Reconfigured(Arc<Config>),
+}
+
+/// Which errand: no two to messages have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrandId(u64);
+
+impl ErrandId {
+    /// The one after it.
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
 }
 
 /// A window to be read.
@@ -70,6 +81,8 @@ pub enum Errand {
 pub struct Load {
     /// Of which message.
     pub id: QueueId,
+    /// Under this it is reported.
+    pub errand: ErrandId,
     /// Where it is now; from `deferred/` it is moved to `active/` first.
     pub from: Place,
     /// The message and where the window begins, if it is not the first.
@@ -166,7 +179,7 @@ impl PickupThread {
     /// Runs an errand. Over one message that makes it panic the thread must not end: the agent would stop, start, and
     /// come to that message again.
     fn run_guarded(&mut self, errand: Errand, others_wait: &dyn Fn() -> bool) {
-        let Errand::Load(Load { id, .. }) = errand else {
+        let Errand::Load(Load { id, errand: errand_id, .. }) = errand else {
             return self.run_errand(errand, others_wait);
         };
         if panic::catch_unwind(AssertUnwindSafe(|| self.run_errand(errand, others_wait))).is_ok() {
@@ -178,7 +191,7 @@ impl PickupThread {
         };
         log::error!("{id}: the agent has panicked over this message when it was to be loaded: {kept}");
         self.tell_of_panic(&format!("The agent panicked when it was to load message {id}: {kept}."));
-        self.reporter.send(Report::Dismissed { id, queued: Vec::new() });
+        self.reporter.send(Report::Dismissed { id, errand: errand_id, queued: Vec::new() });
     }
 
     /// Waits for the next errand, and meanwhile defers what is suspended. What is left of that when the agent ends is on
@@ -199,7 +212,7 @@ impl PickupThread {
         match &errand {
             Errand::Suspend(..) => {}
             // The rest of a message comes after what was suspended of it, and so does what an administrator wants.
-            Errand::Load(Load { id, next: Some(_), .. }) | Errand::Act(id, ..) => {
+            Errand::Load(Load { id, next: Some(_), .. }) | Errand::Act(_, id, ..) => {
                 self.settle_suspended_of(*id);
             }
             // They get their turn also where errands never end, and are no more than fit into memory.
@@ -215,7 +228,7 @@ impl PickupThread {
             Errand::Take { name, draft } => self.take(&name, draft),
             Errand::Suspend(order, reason) => self.suspended.push_back((order, reason)),
             Errand::SettleLost(order) => self.settle_lost(&order),
-            Errand::Act(id, action, answer) => self.act(id, action, &answer),
+            Errand::Act(errand, id, action, answer) => self.act(errand, id, action, &answer),
             Errand::TellOfPanic(about) => self.tell_of_panic(&about),
             Errand::Reconfigured(config) => {
                 self.pickup.set_limits(limits(&config));
@@ -225,7 +238,7 @@ impl PickupThread {
         }
     }
 
-    fn act(&self, id: QueueId, action: Action, answer: &crossbeam_channel::Sender<Answer>) {
+    fn act(&self, errand: ErrandId, id: QueueId, action: Action, answer: &crossbeam_channel::Sender<Answer>) {
         let result = action.carry_out(&self.spool, id);
         match &result {
             Ok(place) => log::info!(target: QMGR, "{id}: {}", action.done(*place)),
@@ -237,7 +250,8 @@ impl PickupThread {
         let leaves = matches!(action, Action::Hold | Action::Delete) && result.is_ok();
         // Whoever asked may have gone.
         let _ = answer.send(Answer::Acted(result));
-        self.reporter.send(Report::Dismissed { id, queued: if leaves { Vec::new() } else { vec![id] } });
+        let queued = if leaves { Vec::new() } else { vec![id] };
+        self.reporter.send(Report::Dismissed { id, errand, queued });
     }
 }
 

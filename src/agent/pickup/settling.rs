@@ -2,6 +2,7 @@
 //! where nobody can tell the way.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -82,7 +83,8 @@ impl PickupThread {
         let id = order.message.envelope.id;
         if order.message.is_settled() {
             // It panicked over the end of the message, which is not tried again here: the file tells what is left to do.
-            return self.reporter.send(Report::Dismissed { id, queued: Vec::new() });
+            let message = Arc::clone(&order.message);
+            return self.reporter.send(Report::Settled { message, queued: Vec::new() });
         }
         let states =
             self.spool.open_active(id).ok().flatten().and_then(|file| file.states().ok()).unwrap_or_default();
@@ -105,7 +107,8 @@ impl PickupThread {
         if order.message.count_down(order.batch.recipients().len()) {
             let finished =
                 finish::finish(&self.spool, &self.sweeper, &self.config, &order.message, protocol, None);
-            self.reporter.send(Report::Dismissed { id: finished.id, queued: finished.queued });
+            let message = Arc::clone(&order.message);
+            self.reporter.send(Report::Settled { message, queued: finished.queued });
         }
     }
 
