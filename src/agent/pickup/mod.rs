@@ -24,7 +24,6 @@ use super::log::{PICKUP, QMGR};
 use super::message::{Counters, Message, Order};
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
-use super::trust;
 use crate::config::Config;
 use crate::mail::{QueueId, Reason};
 use crate::queue::job::IncomingName;

@@ -8,6 +8,7 @@ mod bounces;
 mod concurrency;
 mod files;
 mod headers;
+mod keys;
 mod log;
 mod marks;
 mod notices;
@@ -142,6 +143,22 @@ fn id(number: u32) -> String {
 fn states(path: &Path) -> Option<String> {
     let text = fs::read(path).ok()?;
     Some(String::from_utf8_lossy(text.split(|&octet| octet == b'\n').nth(2)?).into_owned())
+}
+
+/// Mounts made by this thread and its children are nobody else's from now on, and end with them; `false`, and a word
+/// about it, where that is not possible.
+fn mounts_of_our_own() -> bool {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for the sake of file descriptors, which stay shared here"
+    )]
+    let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS);
+    let private = || std::process::Command::new("mount").args(["--make-rprivate", "/"]).output();
+    let is_possible = unshared.is_ok() && private().is_ok_and(|output| output.status.success());
+    if !is_possible {
+        eprintln!("skipped: a mount namespace of one's own is not possible here");
+    }
+    is_possible
 }
 
 /// The messages in a directory of the queue: without the logs of replies that lie beside them.

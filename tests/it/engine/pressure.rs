@@ -1,13 +1,16 @@
 //! More mail than memory has room for.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::peer::{Manner, Peer};
 use super::{
-    QueueFile, Server, id, in_memory, messages_in, submit_job, to_socket, wait_until_nothing_is_left,
+    QueueFile, Server, id, in_memory, messages_in, submit, submit_job, to_socket, wait_until_nothing_is_left,
 };
 use crate::common::agent::{SOON, Site};
 use crate::common::process::wait_for;
@@ -181,6 +184,66 @@ fn a_message_that_waits_for_room_costs_nothing() {
     // The last quarter is not for a destination that holds so much.
     assert_eq!(in_memory(&site, &agent), (3, 6));
     server.release();
+    wait_until_nothing_is_left(&site, SOON);
+    agent.stop();
+}
+
+#[test]
+fn job_lines_that_wait_for_room_cost_no_processor_time() {
+    const WAITING: usize = 50;
+    let site = Site::new("");
+    let mut held = [""; 1 + WAITING];
+    held[0] = END_OF_DATA;
+    let server = Holding::start(&site, &held);
+    // The probe at the start goes elsewhere.
+    let keys = format!(
+        "active_limit = 1\nbounce_nexthop = \"unix:{}.none\"\n[transport.lmtp]\ncache_connection = \"no\"\n",
+        server.socket.display()
+    );
+    site.configure(&to_socket(&server.socket, &keys));
+    let agent = site.start_agent();
+    submit_job(&site, "held", json!({"sender": "a@example.org", "recipients": ["b@example.org"]}));
+    server.wait_until_it_holds(&site);
+    for number in 0..WAITING {
+        let job = json!({"sender": "a@example.org", "recipients": [format!("c{number}@example.org")]});
+        submit_job(&site, &format!("m{number}"), job);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let fifo = fs::File::open(site.queue().join("jobs")).unwrap();
+    assert!(rustix::io::ioctl_fionread(&fifo).unwrap() > 0, "the lines were read: nothing was tried");
+    let before = agent.cpu_time();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = agent.cpu_time() - before;
+    assert!(spent < Duration::from_millis(200), "{spent:?} of a second while nothing could be done");
+    assert_eq!(in_memory(&site, &agent), (1, 1));
+    server.release();
+    wait_until_nothing_is_left(&site, SOON);
+    assert_eq!(site.lines_with(&["status=sent"]).len(), 1 + WAITING);
+    agent.stop();
+}
+
+#[test]
+fn mail_whose_line_found_no_room_in_the_fifo_is_not_left_for_the_next_listing() {
+    let site = Site::new("");
+    let server = Server::start(&site, "mail", "");
+    server.serves(&site, "");
+    let agent = site.start_agent();
+    // The first listings are over; the next are a minute away.
+    submit(&site, "before", &["before@example.org"]);
+    server.only_mail_of("before@example.org");
+    std::thread::sleep(Duration::from_millis(500));
+    agent.signal(Signal::STOP);
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut fifo = fs::OpenOptions::new();
+    let mut fifo = fifo.write(true).custom_flags(nonblocking).open(site.queue().join("jobs")).unwrap();
+    // Empty lines mean nothing, but take room.
+    for size in [4096, 1] {
+        while fifo.write(&vec![b'\n'; size]).is_ok() {}
+    }
+    let recipients = ["b@example.org", "c@example.org", "d@example.org"];
+    recipients.iter().for_each(|recipient| submit(&site, "no room", &[recipient]));
+    agent.signal(Signal::CONT);
+    recipients.iter().for_each(|recipient| drop(server.only_mail_of(recipient)));
     wait_until_nothing_is_left(&site, SOON);
     agent.stop();
 }

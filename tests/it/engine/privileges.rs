@@ -7,10 +7,12 @@ use std::process::Command;
 
 use jiff::Timestamp;
 use rustix::process::{Signal, getuid};
-use rustix::thread::UnshareFlags;
 use serde_json::json;
 
-use super::{QueueFile, Server, id, in_memory, message, only_message_in, submit, wait_until_nothing_is_left};
+use super::{
+    QueueFile, Server, id, in_memory, message, mounts_of_our_own, only_message_in, submit,
+    wait_until_nothing_is_left,
+};
 use crate::common::agent::{LASTMILE, SOON, Site, run};
 use crate::common::process::wait_for;
 
@@ -214,17 +216,11 @@ fn groups_with_list(keys: &str) -> Option<Vec<u32>> {
     fs::write(site.config(), config + &keys.replace("SITE", &site.path().display().to_string())).unwrap();
     let list = site.path().join("group");
     fs::write(&list, "root:x:0:\nnogroup:x:65534:\nmailers:x:4711:nobody\n").unwrap();
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe for the sake of file descriptors, which stay shared here"
-    )]
-    let unshared = rustix::thread::unshare(UnshareFlags::NEWNS);
-    let mount = |arguments: &[&str]| Command::new("mount").args(arguments).output().unwrap().status.success();
-    let path = list.to_str().unwrap();
-    if unshared.is_err() || !mount(&["--make-rprivate", "/"]) || !mount(&["--bind", path, "/etc/group"]) {
-        eprintln!("skipped: a mount namespace of one's own is not possible here");
+    if !mounts_of_our_own() {
         return None;
     }
+    let output = Command::new("mount").arg("--bind").arg(&list).arg("/etc/group").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
     let agent = site.start_agent();
     let groups = identities(&site, "Groups:");
     agent.stop();
