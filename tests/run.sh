@@ -73,6 +73,7 @@ missing_packages() {
     have mutt || echo mutt
     have mkfs.ext4 || echo e2fsprogs
     have mount || echo mount
+    [[ -d /usr/share/zoneinfo ]] || echo tzdata
     have setpriv || echo util-linux
     have python3 || echo python3
     have pflogsumm || echo pflogsumm

@@ -97,6 +97,8 @@ pub fn start(listener: UnixListener, spool: Arc<Spool>, reporter: Reporter) -> i
     let hands = Hands::Agent(reporter.clone());
     let shared = Arc::new(Shared { spool, hands, reporter, connections: Mutex::default() });
     let accept = move || {
+        // Nor may those who ask have to wait for a log that is stuck: not with a message that is on disk already.
+        super::log::this_thread_may_not_wait();
         loop {
             match listener.accept() {
                 Ok((stream, _)) => Shared::take(&shared, stream),
@@ -129,7 +131,10 @@ impl Shared {
         }
         let connection = Connection { shared: Arc::clone(shared), caller };
         let thread = std::thread::Builder::new().name(format!("control uid {uid}"));
-        if let Err(error) = thread.spawn(move || connection.serve(&stream)) {
+        if let Err(error) = thread.spawn(move || {
+            super::log::this_thread_may_not_wait();
+            connection.serve(&stream);
+        }) {
             log::warn!("a connection to the control socket cannot be served: {error}");
         }
     }
@@ -313,8 +318,8 @@ impl Connection {
             .spool
             .submit(draft, content, &limits(&config))
             .map_err(|error| Refusal::from(&error))?;
-        log::info!(target: PICKUP, "{id}: uid={uid} {sender}");
         self.shared.reporter.send(Report::Queued(vec![id]));
+        log::info!(target: PICKUP, "{id}: uid={uid} {sender}");
         Ok(id)
     }
 }

@@ -134,7 +134,8 @@ impl Spool {
         }
     }
 
-    /// As [`Spool::open_active`], without reading the file once more if it is still the one that `layout` is of.
+    /// Opens a message in `active/` that was loaded before, without reading it once more; `None` if it is gone, or if
+    /// somebody has put another file in its place: what is in memory, positions above all, is not about that one.
     pub fn open_again(
         &self,
         envelope: &Arc<Envelope>,
@@ -144,12 +145,11 @@ impl Spool {
             Err(LoadError::Gone) => return Ok(None),
             result => result?,
         };
-        if layout.is_of(&metadata) {
-            let (envelope, modified) = (Arc::clone(envelope), modified(&metadata));
-            return Ok(Some(QueueFile { file, envelope, layout: *layout, modified, front: Vec::new() }));
+        if !layout.is_of(&metadata) {
+            return Ok(None);
         }
-        // Somebody has put another file in its place.
-        QueueFile::of_message(envelope.id, file, &metadata).map(Some)
+        let (envelope, modified) = (Arc::clone(envelope), modified(&metadata));
+        Ok(Some(QueueFile { file, envelope, layout: *layout, modified, front: Vec::new() }))
     }
 
     /// Whether a file that was opened in `active/` is still there under its name.

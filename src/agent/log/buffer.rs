@@ -82,6 +82,13 @@ impl Buffer {
         }
     }
 
+    /// For the log thread: lines that were taken could not be written. The next line says so.
+    pub(super) fn lost(&self, lines: u64) {
+        if lines > 0 {
+            self.lock().dropped += lines;
+        }
+    }
+
     /// For the log thread: waits for lines and takes all there are, into `taken`, which was written before.
     pub(super) fn take(&self, taken: &mut Vec<u8>) {
         taken.clear();

@@ -59,7 +59,7 @@ pub fn start(config: &Config) -> io::Result<()> {
         let mut taken = Vec::new();
         loop {
             lines.take(&mut taken);
-            target.write(&taken);
+            lines.lost(target.write(&taken));
         }
     })?;
     log::set_max_level(logger.filter.filter());

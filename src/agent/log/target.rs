@@ -5,17 +5,22 @@
 //! - Always true: lines that cannot be sent to syslog are written to standard error, with the reason.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::Level;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 use crate::config::{Config, LogTarget};
 
 /// How long syslog may block the log thread.
 const SYSLOG_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one wait for standard error takes.
+const STDERR_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// syslog(3)'s LOG_MAIL.
 const FACILITY_MAIL: u8 = 2 << 3;
 
@@ -97,8 +102,8 @@ impl Date {
 /// Where gathered lines go.
 #[derive(Debug)]
 pub(super) enum Target {
-    /// Standard error: a file, a pipe, or the journal.
-    Stderr,
+    /// Standard error: a file, a pipe, or the journal; whether it ends in the middle of a line.
+    Stderr(bool),
     /// One datagram for each line.
     Syslog(UnixDatagram),
 }
@@ -107,26 +112,54 @@ impl Target {
     /// Opens what is configured.
     pub(super) fn open(config: &Config) -> io::Result<Self> {
         match config.log_target {
-            LogTarget::Stderr => Ok(Self::Stderr),
+            LogTarget::Stderr => Ok(Self::Stderr(false)),
             LogTarget::Syslog => connect_syslog().map(Self::Syslog),
         }
     }
 
-    /// Writes lines, each with its LF. A log that cannot be written has nowhere to say so.
-    pub(super) fn write(&mut self, lines: &[u8]) {
+    /// Writes lines, each with its LF. Returns how many could not be written.
+    pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
         match self {
-            Self::Stderr => drop(io::stderr().write_all(lines)),
+            Self::Stderr(is_torn) => return write_to(io::stderr(), lines, is_torn),
             Self::Syslog(socket) => {
                 for line in lines.split_inclusive(|&octet| octet == b'\n') {
                     let line = line.trim_ascii_end();
                     if let Err(error) = send_to_syslog(socket, line) {
                         let line = line.escape_ascii();
+                        // Where this cannot be written either nobody can be told.
                         let _ = writeln!(io::stderr(), "{line} (syslog: {error})");
                     }
                 }
             }
         }
+        0
     }
+}
+
+/// Writes lines to standard error, which may be a pipe that does not block: then this thread waits for room, for it is
+/// its own time. A line of which a part was written is ended before the next one.
+fn write_to(log: impl AsFd, mut lines: &[u8], is_torn: &mut bool) -> u64 {
+    if *is_torn {
+        // If it cannot be ended, neither can the others be written.
+        *is_torn = rustix::io::write(&log, b"\n").is_err();
+    }
+    while !lines.is_empty() {
+        match rustix::io::write(&log, lines) {
+            Ok(written) => {
+                let (done, rest) = lines.split_at_checked(written).unwrap_or((lines, &[]));
+                *is_torn = !done.ends_with(b"\n");
+                lines = rest;
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut set = [PollFd::new(&log, PollFlags::OUT)];
+                // What poll says shows in the next write.
+                let _ = rustix::event::poll(&mut set, Some(&STDERR_PAUSE));
+            }
+            Err(_) => return lines.iter().filter(|&&octet| octet == b'\n').count() as u64,
+        }
+    }
+    0
 }
 
 fn connect_syslog() -> io::Result<UnixDatagram> {
@@ -143,4 +176,41 @@ fn send_to_syslog(socket: &mut UnixDatagram, datagram: &[u8]) -> io::Result<()> 
     }
     *socket = connect_syslog()?;
     socket.send(datagram).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+    use std::thread;
+
+    #[test]
+    fn a_pipe_that_does_not_block_gets_every_line() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let reading = thread::spawn(move || {
+            let mut text = Vec::new();
+            reader.read_to_end(&mut text).map(|_| text)
+        });
+        let lines = b"a line of the log\n".repeat(50_000);
+        let mut is_torn = false;
+        assert_eq!(write_to(&writer, &lines, &mut is_torn), 0);
+        drop(writer);
+        assert!(!is_torn && reading.join().unwrap().unwrap() == lines);
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_a_torn_one_is_ended() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut is_torn = true;
+        assert_eq!(write_to(&full, b"one\ntwo\n", &mut is_torn), 2);
+        assert!(is_torn);
+        let (mut reader, writer) = io::pipe().unwrap();
+        assert_eq!(write_to(&writer, b"three\n", &mut is_torn), 0);
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "\nthree\n");
+    }
 }

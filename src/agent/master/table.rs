@@ -86,8 +86,9 @@ impl PassedOver {
 
     /// When it is time for another look with so many recipients in memory; `None` as long as they are too many.
     pub(super) fn look_again_at(&self, in_memory: usize) -> Option<Instant> {
-        // At least one has to go, or a small memory would be offered the same message again and again.
-        let some = self.in_memory.saturating_sub((self.in_memory / 8).max(1));
+        // A part of the last quarter, since the rest may be held for long. But at least one has to go, or a small memory
+        // would be offered the same message again and again.
+        let some = self.in_memory.saturating_sub((self.in_memory / 32).max(1));
         let pause = LOOK_AGAIN.saturating_mul(self.files).min(LOOK_AGAIN_MAX);
         (in_memory <= some).then(|| self.since + pause)
     }
@@ -132,7 +133,8 @@ impl Master {
     }
 
     pub(super) fn window(&self) -> usize {
-        WINDOW.min(self.config.active_limit / 4).max(1)
+        // Several windows have room in the last quarter of a small memory, where a hung destination may hold the rest.
+        WINDOW.min(self.config.active_limit / 16).max(1)
     }
 
     /// Sends the pickup thread to a message; its report will say when it is done.

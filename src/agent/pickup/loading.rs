@@ -43,13 +43,17 @@ impl PickupThread {
             log::info!(target: PICKUP, "{id}: {origin} {}", logged(sender));
         }
         let message = match load.next {
+            // Somebody has put another file in its place: what is in memory is not about that one.
+            Some((message, _)) if message.layout != loaded.layout => {
+                return Report::Dismissed { id, errand, queued: Vec::new() };
+            }
             Some((message, _)) => message,
             None => Arc::new(Message::new(loaded.envelope, loaded.layout, loaded.unsettled)),
         };
         // Refused ones were settled by an earlier attempt; only their bounce is owed, which finishing sees to.
         if loaded.unsettled == 0 && self.sweeper.has_backlog() {
             // It is about to be removed; if not, the next listing finds it again.
-            return Report::Dismissed { id, queued: Vec::new() };
+            return Report::Dismissed { id, errand, queued: Vec::new() };
         }
         let is_done = loaded.unsettled == 0 || message.count_down(refused);
         if is_done {

@@ -259,3 +259,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_that_somebody_has_replaced_is_not_the_one_in_memory() {
+    let queue = TestQueue::new();
+    let id = submit_to(&queue, 3);
+    let path = queue.at(Place::Active, id.as_str());
+    let loaded = queue.spool.load(id, Cursor::default(), 10).unwrap();
+    let again = || queue.spool.open_again(&loaded.envelope, &loaded.layout);
+    let file = again().unwrap().unwrap();
+    assert_eq!(file.states().unwrap(), [State::Pending; 3]);
+    assert!(queue.spool.is_active(&file).unwrap());
+    // As an editor does it; here even with the same octets.
+    let copy = queue.at(Place::Tmp, "copy");
+    fs::copy(&path, &copy).unwrap();
+    fs::rename(copy, &path).unwrap();
+    assert!(again().unwrap().is_none());
+    assert!(!queue.spool.is_active(&file).unwrap());
+    assert_ne!(queue.spool.load(id, Cursor::default(), 10).unwrap().layout, loaded.layout);
+}
