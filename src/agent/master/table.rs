@@ -172,7 +172,7 @@ impl Master {
         if let Some(cursor) = in_memory.next.take() {
             let next = Some((Arc::clone(&in_memory.message), cursor));
             // What others have taken of the room is not there. But a list that is not read on would never end.
-            let room = self.scheduler.room().saturating_sub(self.loading * self.window());
+            let room = self.scheduler.room().saturating_sub(self.reserved);
             let window = self.window().min(room.max(1));
             let load = |errand| Load { id, errand, from: Place::Active, next, window, is_new: false };
             self.begin_errand(id, |errand| Errand::Load(load(errand)));

@@ -34,6 +34,8 @@ pub(super) struct Condition {
     /// Batches up to this one were handed out before the last pause.
     before_pause: Serial,
     reason: Option<Reason>,
+    /// A batch has reached it since it failed last.
+    has_answered: bool,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -62,6 +64,11 @@ impl Condition {
     /// Whether nothing has to be remembered.
     pub(super) fn is_clean(&self) -> bool {
         self.state == State::Open && self.failures == 0 && self.pauses == 0
+    }
+
+    /// Whether it is known to take mail: a batch has reached it, and none has failed to since.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered
     }
 
     /// When the rest or the pause ends.
@@ -107,6 +114,7 @@ impl Condition {
         if serial > self.before_rest {
             self.failures = 0;
             self.reason = None;
+            self.has_answered = true;
             if matches!(self.state, State::Probation { .. }) {
                 self.state = State::Open;
             }
@@ -134,6 +142,7 @@ impl Condition {
         self.failures = self.failures.saturating_add(1);
         self.before_rest = last;
         self.reason = Some(reason);
+        self.has_answered = false;
         self.state = State::Resting { until: now.saturating_add(length), length };
         true
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::place::INITIAL_CONCURRENCY;
 use super::tests::{address, destination, envelope, failure, settings};
 use super::*;
 use crate::mail::{Batch, Envelope, Sender};
@@ -448,7 +449,8 @@ impl World {
         let limit = limits.recipient_concurrency_limit;
         let waiting = self.state.iter().filter(|(_, state)| **state == State::Waiting);
         let mut here = waiting.map(|(who, _)| &self.people[who]).filter(|(place, _)| place == destination);
-        in_flight < limits.destination_concurrency_limit
+        // One that has not answered yet may have to wait with more.
+        in_flight < limits.destination_concurrency_limit.min(INITIAL_CONCURRENCY)
             && here.any(|(_, recipient)| limit == 0 || self.deliveries(destination, recipient) < limit)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::place::INITIAL_CONCURRENCY;
 use super::*;
 use crate::mail::{Address, Batch, BodyType, EnhancedStatus, Envelope, Nexthop, Reason, Sender};
 
@@ -274,10 +275,25 @@ fn a_destination_with_batches_leaves_the_reserve_to_the_others() {
         let mut table = Table::with(Settings { workers_reserved: reserved, ..settings(workers, limits) });
         let all: Vec<_> = (0..18).map(|n| format!("m{n}@x")).collect();
         table.load(1, &all.join(" "));
+        table.reached(0);
         assert_eq!(table.scheduler.statistics().workers_idle, left, "{workers} {reserved}");
         let other = table.load(2, "o@y p@y");
         assert_eq!(other.len(), if left == 0 { 0 } else { 2 }, "{other:?}");
     }
+}
+
+#[test]
+fn a_destination_that_has_not_answered_yet_holds_few_workers() {
+    let mut table = Table::new(32, Limits { destination_recipient_limit: 1, ..concurrency(20) });
+    let busy = |table: &Table| table.scheduler.statistics().workers_busy;
+    let many = |domain: &str| (0..40).map(|n| format!("m{n}@{domain}")).collect::<Vec<_>>().join(" ");
+    table.load(1, &many("x"));
+    assert_eq!(busy(&table), INITIAL_CONCURRENCY);
+    table.load(2, &many("y"));
+    assert_eq!(busy(&table), 2 * INITIAL_CONCURRENCY);
+    // One answer is enough.
+    table.reached(0);
+    assert_eq!(busy(&table), 20 + INITIAL_CONCURRENCY);
 }
 
 #[test]

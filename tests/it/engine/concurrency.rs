@@ -99,9 +99,11 @@ fn a_slow_destination_leaves_workers_for_others() {
     let slow: Vec<_> = (0..40).map(|number| format!("u{number}@snail.example")).collect();
     submit(&site, "slow", &as_str(&slow));
     wait_for("all that may be busy", SOON, || (snail.seen().most == 14).then_some(()));
+    // The first few have shown that the snail answers at all.
+    let before = snail.seen().transactions.len();
     submit(&site, "quick", &["b@hare.example"]);
     site.wait_for_line(&["to=<b@hare.example>", "status=sent"], SOON);
-    assert_eq!(snail.seen().transactions.len(), 0, "the quick one had to wait for a slow one");
+    assert_eq!(snail.seen().transactions.len(), before, "the quick one had to wait for a slow one");
     assert_eq!(snail.seen().most, 14);
     // What is under way is kept; it need not be waited for here.
     agent.kill();
