@@ -13,7 +13,7 @@
 //!                              │ an outcome for each recipient
 //!                        agent: recorder ──► spool: marks      ──► log line
 //!                              │ the last batch has ended
-//!                        agent: finish ──► removed │ deferred/, back at its next attempt │ notice: a bounce
+//!                        agent: finish ──► sweeper: removed │ deferred/, back at its next attempt │ notice: a bounce
 //! ```
 //!
 //! [`mail`] has the nouns that all of them use, [`config`] what an administrator may choose, [`sink`] a server to

@@ -11,7 +11,8 @@
 //!
 //! - Owns: the measurements and the tables they print.
 //! - Leaves to others: the queue files and agents (`site`), the bare loop (`bare`), the file system (`disk`).
-//! - Always true: agent and bare loop take turns within one run, against the same server, and each figure is the
+//! - Always true: what removes files too is compared with the time until the queue is empty, what does not with the time
+//!   until all has arrived; agent and bare loop take turns within one run, against the same server, and each figure is the
 //!   median of its rounds: on a busy machine the ratio is worth more than the rates.
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be made fails by panicking")]
 
@@ -109,15 +110,15 @@ fn server(queue: &Queue) -> Handle {
 fn ratios(messages: usize, connections: &[usize], rounds: usize) {
     println!("{messages} messages of {} octets, median of {rounds} rounds", site::CONTENT_SIZE);
     println!(
-        "{:>11} {:>12} {:>12} {:>6} {:>15} {:>6} {:>14} {:>13} {:>11}",
+        "{:>11} {:>12} {:>12} {:>10} {:>13} {:>16} {:>14} {:>13} {:>11}",
         "connections",
         "agent msg/s",
         "bare msg/s",
-        "ratio",
-        "with files msg/s",
-        "ratio",
-        "agent CPU/msg",
+        "agent/bare",
         "emptied msg/s",
+        "with files msg/s",
+        "emptied/files",
+        "agent CPU/msg",
         "agent peak"
     );
     for &connections in connections {
@@ -134,13 +135,14 @@ fn ratios(messages: usize, connections: &[usize], rounds: usize) {
             runs.push(queue.run(&server, messages));
         }
         let agent = median(runs.iter().map(|run| run.rate(messages)));
+        let emptied = median(runs.iter().map(|run| run.emptied_rate(messages)));
         let (bare, with_files) = (median(limits), median(file_limits));
         println!(
-            "{connections:>11} {agent:>12.0} {bare:>12.0} {:>6.2} {with_files:>15.0} {:>6.2} {:>11.1} us {:>13.0} {:>11}",
+            "{connections:>11} {agent:>12.0} {bare:>12.0} {:>10.2} {emptied:>13.0} {with_files:>16.0} {:>14.2} \
+             {:>10.1} us {:>11}",
             agent / bare,
-            agent / with_files,
+            emptied / with_files,
             median(runs.iter().map(|run| run.cpu_per_message(messages))),
-            median(runs.iter().map(|run| run.emptied_rate(messages))),
             mebioctets(runs.iter().map(|run| run.peak_memory).max().unwrap_or(0)),
         );
     }

@@ -1,6 +1,7 @@
 //! The program and the repository, without anybody else's server.
 //!
-//! - Owns: crashes, signals and restarts of the agent; conversations with scripted peers; rules for every file.
+//! - Owns: crashes, power losses, signals and restarts of the agent; strangers, bad input and overload; conversations with
+//!   scripted peers; rules for every file.
 //! - Leaves to others: real mail servers (`peers`).
 //! - Always true: each test has directories and sockets of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -78,7 +78,7 @@ fn what_sendmail_takes_is_what_the_mailbox_holds() {
         let lines = site.wait_for_lines(bodies().len(), &sent, DELIVERED);
         assert!(lines.iter().all(|line| line.ends_with(" Saved)")), "{lines:?}");
         site.wait_until_empty(DELIVERED);
-        assert_eq!(site.lines_with(&[": removed"]).len(), bodies().len());
+        assert_eq!(site.wait_for_lines(bodies().len(), &[": removed"], DELIVERED).len(), bodies().len());
         agent.stop();
     }
 }

@@ -204,7 +204,7 @@ fn damaged_files_in_active_are_set_aside_with_a_reason() {
     }
     wait_for("the rest", SOON, || (site.files().len() == all.len()).then_some(()));
     assert_eq!(server.count(), 1, "something damaged was delivered: {:?}", server.all());
-    assert_eq!(site.lines_with(&["error: "]).len(), all.len(), "each is told once");
+    assert_eq!(site.wait_for_lines(all.len(), &["error: "], SOON).len(), all.len(), "each is told once");
     agent.stop();
 }
 
@@ -246,7 +246,7 @@ fn a_file_that_was_cut_anywhere_is_never_delivered() {
     assert_still_delivers(&site, &server);
     wait_for("all of them", SOON, || (files_in(&site, "corrupt").len() == length).then_some(()));
     assert_eq!(server.count(), 1, "{:?}", server.all());
-    assert_eq!(site.lines_with(&["error: ", "; it is kept in corrupt/"]).len(), length);
+    assert_eq!(site.wait_for_lines(length, &["error: ", "; it is kept in corrupt/"], SOON).len(), length);
     agent.stop();
 }
 

@@ -211,7 +211,7 @@ fn an_undeliverable_notice_to_the_postmaster_is_kept_and_nobody_told() {
     let agent = site.start_agent();
     submit(&site, "again", &["no@example.net"]);
     wait_for("all four to be kept", SOON, || (messages_in(&site, "corrupt").len() == 4).then_some(()));
-    assert_eq!(site.lines_with(&["notification: "]).len(), 4, "{}", site.log());
+    assert_eq!(site.wait_for_lines(4, &["notification: "], SOON).len(), 4, "{}", site.log());
     assert_eq!(messages_in(&site, "active"), Vec::<std::path::PathBuf>::new());
     agent.stop();
 }

@@ -141,3 +141,40 @@ fn a_fast_destination_keeps_its_rate_beside_slow_and_dead_ones() {
     // With windows of a second one unlucky moment of the machine costs more than a tenth; with long ones it does not.
     assert!(beside >= share * alone, "{beside:.0} messages a second beside the others, {alone:.0} alone");
 }
+
+/// The same with the keys that the program is shipped with: there are fewer workers than the others could hold together,
+/// so that it counts how few a server gets that has not answered yet.
+#[test]
+fn a_fast_destination_keeps_its_rate_with_the_shipped_configuration() {
+    let rounds = short_or_long(1, 5);
+    let (alone, beside) = (Site::in_memory(""), Site::in_memory(""));
+    let fast = Server::start(&alone, "fast", &thinking(320));
+    let silent = Server::start(&beside, "silent", SILENT);
+    let drip = Server::start(&beside, "drip", DRIPPING);
+    let others = [
+        ("silent.example", format!("lmtp:{}", silent.nexthop())),
+        ("drip.example", format!("lmtp:{}", drip.nexthop())),
+        ("dead.example", format!("lmtp:{}", dead_socket(&beside))),
+    ];
+    let routes: String =
+        others.iter().map(|(domain, nexthop)| format!("\"{domain}\" = \"{nexthop}\"\n")).collect();
+    let config = format!("default_transport = \"lmtp:{}\"\n[routes]\n{routes}", fast.nexthop());
+    alone.configure(&config);
+    beside.configure(&config);
+    beside.start_agent().stop();
+    let domains = others.each_ref().map(|(domain, _)| *domain);
+    let submitted = AtomicU64::new(0);
+    let (mut rates_alone, mut rates_beside) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        rates_alone.push(rate(&alone, round, &fast, &submitted, &[]));
+        for number in 0..150 {
+            let to = format!("u{number}@{}", domains[number % domains.len()]);
+            drop_file(&beside, &format!("backlog{round}-{number}"), &queue_file(None, &[to], "backlog"));
+        }
+        rates_beside.push(rate(&beside, round, &fast, &submitted, &domains));
+    }
+    let share = short_or_long(0.7, 0.9);
+    println!("alone {rates_alone:.0?}\nbeside {rates_beside:.0?} messages a second");
+    let ((alone, _), (beside, _)) = (median_and_95th(rates_alone), median_and_95th(rates_beside));
+    assert!(beside >= share * alone, "{beside:.0} messages a second beside the others, {alone:.0} alone");
+}
