@@ -332,3 +332,13 @@ fn what_cannot_be_moved_is_said_once() {
     let PickedUp::SetAside { reason, place: Place::Corrupt, .. } = private else { panic!("{private:?}") };
     assert!(reason.contains("may not read it"), "{reason}");
 }
+
+#[test]
+fn what_cannot_be_put_into_active_keeps_its_dropped_file() {
+    let queue = TestQueue::new();
+    queue.drop_file("one", FILE);
+    // The last step before the claimed file goes is the one that fails.
+    fs::remove_dir(queue.at(Place::Active, "")).unwrap();
+    assert!(matches!(take(&queue, "one"), PickedUp::Postponed { .. }));
+    assert_eq!(fs::read_to_string(queue.at(Place::Incoming, "one")).unwrap(), FILE);
+}
