@@ -27,8 +27,16 @@ impl PickupThread {
                 }
             }
         }
-        let cursor = load.next.as_ref().map_or_else(Cursor::default, |(_, cursor)| *cursor);
-        match self.spool.load(id, cursor, load.window) {
+        let loaded = match &load.next {
+            None => self.spool.load(id, Cursor::default(), load.window),
+            Some((message, cursor)) => match self.spool.open_again(&message.envelope, &message.layout) {
+                Ok(Some(file)) => file.load(*cursor, load.window),
+                // Or somebody has put another file in its place: what is in memory is not about that one.
+                Ok(None) => Err(LoadError::Gone),
+                Err(error) => Err(error),
+            },
+        };
+        match loaded {
             Ok(loaded) => self.loaded(load, loaded),
             Err(error) => dismissed(self.not_loaded(id, &error)),
         }
@@ -43,10 +51,6 @@ impl PickupThread {
             log::info!(target: PICKUP, "{id}: {origin} {}", logged(sender));
         }
         let message = match load.next {
-            // Somebody has put another file in its place: what is in memory is not about that one.
-            Some((message, _)) if message.layout != loaded.layout => {
-                return Report::Dismissed { id, errand, queued: Vec::new() };
-            }
             Some((message, _)) => message,
             None => Arc::new(Message::new(loaded.envelope, loaded.layout, loaded.unsettled)),
         };
