@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::agent::queue_control::{
     Line, REQUEST_MAX, Refusal, RefusalCode, Request, WrittenContent, read_line, write_content,
 };
+use crate::mail::QueueId;
 use crate::spool::SOCKET_NAME;
 
 /// How long the agent may take for one line: a disk may be slow.
@@ -110,8 +111,9 @@ impl Client {
         self.read_answer(each)
     }
 
-    /// Submits a message; on return it is on disk. After an error it is not, but for [`ClientError::Unanswered`].
-    pub fn submit(&mut self, request: &Request, content: &mut dyn Read) -> Result<(), ClientError> {
+    /// Submits a message; on return it is on disk, under the ID that the agent gave it. After an error it is not, but for
+    /// [`ClientError::Unanswered`].
+    pub fn submit(&mut self, request: &Request, content: &mut dyn Read) -> Result<QueueId, ClientError> {
         let line = request_line(request)?;
         let written = self.writer.write_all(&line).and_then(|()| {
             let written = write_content(&mut self.writer, content)?;
@@ -130,17 +132,19 @@ impl Client {
                 };
             }
         }
-        let mut is_queued = false;
+        let mut queued = None;
         let answer = self.read_answer(&mut |line| {
-            is_queued |= matches!(line, Line::Queued { .. });
+            if let Line::Queued { id } = line {
+                queued = Some(id);
+            }
             Ok(())
         });
-        match answer {
+        match (queued, answer) {
             // An agent that is killed between its two lines has said what counts.
-            _ if is_queued => Ok(()),
-            Err(refused @ ClientError::Refused(_)) => Err(refused),
-            Err(error) => Err(ClientError::Unanswered(Box::new(error))),
-            Ok(()) => Err(ClientError::Unanswered(Box::new(self.odd("its answer")))),
+            (Some(id), _) => Ok(id),
+            (None, Err(refused @ ClientError::Refused(_))) => Err(refused),
+            (None, Err(error)) => Err(ClientError::Unanswered(Box::new(error))),
+            (None, Ok(())) => Err(ClientError::Unanswered(Box::new(self.odd("its answer")))),
         }
     }
 
@@ -200,11 +204,10 @@ mod tests {
     use std::thread;
 
     use crate::agent::queue_control::{Submission, write_line};
-    use crate::mail::QueueId;
     use crate::spool::Draft;
 
     /// An agent that takes a whole message, says `answer`, and goes away.
-    fn submit_to_one_that_says(answer: &[Line]) -> Result<(), ClientError> {
+    fn submit_to_one_that_says(answer: &[Line]) -> Result<QueueId, ClientError> {
         let queue = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(queue.path().join(SOCKET_NAME)).unwrap();
         thread::scope(|scope| {

@@ -14,13 +14,14 @@ pub mod sendmail;
 pub mod sink;
 pub mod status;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Sources;
+use sendmail::Role;
 
 /// sysexits(3): wrong use of a command.
 pub const EX_USAGE: u8 = 64;
@@ -99,14 +100,22 @@ pub fn command() -> clap::Command {
     <CommandLine as clap::CommandFactory>::command()
 }
 
+/// What the program is under the name that it was called by, such as `/usr/sbin/sendmail`.
+fn role_of(name: &OsStr) -> Option<Role> {
+    Role::named(Path::new(name).file_name()?)
+}
+
 /// Finds out which command is meant, and runs it.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    let sendmail = |role, rest| sendmail::run(role, rest, &Sources::from_process(None, Vec::new()));
     // sendmail's options are not for clap: `-t` and `-f a@b` have been spelled in every way for forty years.
-    if arguments.get(1).is_some_and(|word| word == "sendmail") {
-        return sendmail::run(&arguments[2..], &Sources::from_process(None, Vec::new())).into();
+    match &arguments[..] {
+        [name, rest @ ..] if let Some(role) = role_of(name) => return sendmail(role, rest),
+        [_, word, rest @ ..] if word == "sendmail" => return sendmail(Role::Sendmail, rest),
+        _ => {}
     }
-    let parsed = match CommandLine::try_parse_from(arguments) {
+    let parsed = match CommandLine::try_parse_from(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are no errors; where even they cannot be printed nobody is left to be told.
@@ -119,9 +128,7 @@ pub fn main() -> ExitCode {
         Command::Check { configured, probe } => check::run(&configured.sources(), probe),
         Command::Demo => demo::run(),
         Command::Queue(options) => queue::run(options),
-        Command::Sendmail { arguments } => {
-            sendmail::run(&arguments, &Sources::from_process(None, Vec::new())).into()
-        }
+        Command::Sendmail { arguments } => sendmail(Role::Sendmail, &arguments),
         Command::Sink(options) => sink::run(options),
         Command::Status(options) => status::run(options),
     }

@@ -1,5 +1,7 @@
 //! `lastmile sendmail`: exit codes, and what lies in the queue afterwards.
 
+mod names;
+
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -15,7 +17,8 @@ use tempfile::TempDir;
 /// A queue in a directory of its own. Nobody delivers from it, but its FIFO is open, as with an agent.
 struct Queue {
     spool: Spool,
-    _lock: lastmile::spool::Lock,
+    /// Held as an agent would, so that the commands look for one.
+    lock: Option<lastmile::spool::Lock>,
     _directory: TempDir,
 }
 
@@ -29,7 +32,7 @@ impl Queue {
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let owner = owner.map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
         let (spool, lock) = Spool::prepare(&directory.path().join("queue"), owner).unwrap();
-        Self { spool, _lock: lock, _directory: directory }
+        Self { spool, lock: Some(lock), _directory: directory }
     }
 
     fn path(&self) -> &Path {
@@ -53,8 +56,20 @@ impl Queue {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lastmile"));
+        let mut command = self.program();
         command.arg("sendmail").args(args);
+        command
+    }
+
+    /// The program under another name.
+    fn command_named(&self, name: &str, args: &[&str]) -> Command {
+        let mut command = self.program();
+        command.arg0(name).args(args);
+        command
+    }
+
+    fn program(&self) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lastmile"));
         command.env("LASTMILE_CONFIG", "/dev/null").env("LASTMILE_QUEUE_DIRECTORY", self.path());
         command.env("LASTMILE_MYHOSTNAME", "mx.example").env("LASTMILE_MYORIGIN", "example");
         command.env("LASTMILE_MESSAGE_SIZE_LIMIT", "10K").env("NAME", "Ann Doe");
@@ -142,7 +157,7 @@ fn what_cannot_be_queued_says_why_and_leaves_nothing() {
     let large = format!("Subject: x\n\n{}", "line\n".repeat(4000));
     for (args, input, code, words) in [
         (&[][..], "", 64, "sendmail: the message was not queued: nobody to send to"),
-        (&["-bs"], "", 64, "sendmail: the message was not queued: -bs (speaking SMTP on standard input)"),
+        (&["-bv", "b@y"], "", 64, "sendmail: the message was not sent: -bv (verifying addresses)"),
         (
             &["--nexthop", "bad:host:name", "b@y"],
             "",

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 
 use super::message::BadMessage;
-use super::options::UsageError;
+use super::options::{Role, UsageError};
 use crate::agent::queue_control::RefusalCode;
 use crate::cli::control_client::ClientError;
 use crate::cli::identity::OpenError;
@@ -55,6 +55,15 @@ impl Failure {
         Self { code, text: text.into() }
     }
 
+    /// A command line that cannot be obeyed.
+    pub(super) fn of_usage(role: Role, error: &UsageError) -> Self {
+        let what = match role {
+            Role::Sendmail | Role::Smtpc => "the message was not sent",
+            Role::Mailq | Role::Newaliases => "nothing was done",
+        };
+        Self::new(Code::Usage, format!("{what}: {error}; lastmile-sendmail(1) has the options"))
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         self.code as u8
@@ -64,13 +73,6 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-impl From<UsageError> for Failure {
-    fn from(error: UsageError) -> Self {
-        let text = format!("the message was not queued: {error}; lastmile-sendmail(1) has the options");
-        Self::new(Code::Usage, text)
     }
 }
 

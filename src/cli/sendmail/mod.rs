@@ -1,11 +1,10 @@
-//! `lastmile sendmail`: queues the message on standard input.
+//! `lastmile sendmail`, and the names that programs know it by: `sendmail`, `smtpc`, `mailq`, `newaliases`.
 //!
-//! - Owns: the submitter's side: options, recipients, header fields, who may do what, exit codes.
-//! - Leaves to others: how a message comes onto the disk (`spool`), when it is delivered (`agent`).
-//! - Always true: exit code 0 means that the message is on disk, whether or not an agent runs; any other means that
-//!   nothing was queued, and says why in one line on standard error. Only where an agent that was given the message goes
-//!   away before it answers, or takes it before it turns out that it cannot be written to disk, nobody knows; then the
-//!   line says that.
+//! - Owns: which of the things that a sendmail does is asked for.
+//! - Leaves to others: the command line (`options`), queueing (`submission`), delivery at once (`direct`), SMTP on standard
+//!   input (`smtp_server`), the queue (`cli::queue`).
+//! - Always true: of a message, exit code 0 means that it is on disk, or delivered where that was asked for; any other
+//!   says why not, in a line on standard error.
 
 pub mod address_list;
 mod caller;
@@ -14,52 +13,113 @@ mod message;
 mod options;
 mod recipients;
 mod stdin;
+mod submission;
 
 use std::ffi::OsString;
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Write as _};
+use std::process::ExitCode;
 
-use jiff::Zoned;
-use jiff::fmt::rfc2822;
-use rustix::fs::Access;
-use rustix::io::Errno;
-
-use super::control_client::{Client, ClientError};
-use super::identity::open_as_owner;
-use crate::agent::queue_control::Request;
-use crate::agent::trust;
+use super::queue;
 use crate::config::{Config, Sources};
-use crate::mail::{Address, QueueId, Sender};
-use crate::spool::{self, Draft, Place, Spool, SubmitLimits};
+use crate::mail::{Address, Sender};
 
 pub use failure::{Code, Failure};
-pub use options::{Options, UsageError};
+pub use options::{Direct, Mode, Options, Role, UsageError};
 
 use caller::Caller;
-use message::{Additions, Header, Input};
+use message::Input;
 use recipients::Recipients;
 use stdin::{Stdin, Stopped};
+use submission::{Submission, Submitter};
 
 /// Octets that are read from standard input at a time.
 const PIECE: usize = 64 << 10;
+/// Set for callers that pass along what strangers give them.
+const STRICT: &str = "LASTMILE_SENDMAIL_STRICT";
+/// What `--help` prints.
+const HELP: &str = "\
+Queues the message on standard input, or delivers it at once. The common options:
 
-/// Runs the command with the arguments after its name; returns the exit code.
-pub fn run(args: &[OsString], sources: &Sources) -> u8 {
-    match queue(args, sources) {
-        Ok(()) => 0,
+  -f SENDER         the envelope sender, \"\" for none
+  -t                recipients also stand in the message's header
+  -i                a line with a lone dot does not end the message
+  --lmtp SERVER     deliver now over LMTP: /path/to/socket, host or host:port
+  --esmtp SERVER    deliver now over ESMTP: host or host:port
+  -bs               speak SMTP on standard input and output
+  -bp, -q           show the queue; try all that is in it now
+  --                ends the options; recipients follow
+
+lastmile-sendmail(1) has them all.
+";
+
+/// Runs the command with the arguments after its name.
+pub fn run(role: Role, args: &[OsString], sources: &Sources) -> ExitCode {
+    match strict().and_then(|strict| perform(role, strict, args, sources)) {
+        Ok(code) => code,
         Err(failure) => {
-            complain(&failure.to_string());
-            failure.code()
+            complain(role, &failure.to_string());
+            failure.code().into()
         }
     }
 }
 
 /// Writes a line to standard error. If nobody can read it, the exit code still says the same.
-fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "sendmail: {text}");
+fn complain(role: Role, text: &str) {
+    let _ = writeln!(io::stderr(), "{}: {text}", role.name());
 }
 
-fn queue(args: &[OsString], sources: &Sources) -> Result<(), Failure> {
-    let options = Options::parse(args)?;
+/// Whether the caller wants [`Options::parse`] to be strict.
+fn strict() -> Result<bool, Failure> {
+    let value = std::env::var_os(STRICT).unwrap_or_default();
+    match value.to_str() {
+        Some("" | "0" | "no" | "false") => Ok(false),
+        Some("1" | "yes" | "true") => Ok(true),
+        _ => {
+            let text = format!("the message was not sent: {STRICT} is {value:?}, and can be 1 or 0");
+            Err(Failure::new(Code::Config, text))
+        }
+    }
+}
+
+fn perform(role: Role, strict: bool, args: &[OsString], sources: &Sources) -> Result<ExitCode, Failure> {
+    let options = Options::parse(role, strict, args).map_err(|error| Failure::of_usage(role, &error))?;
+    match &options.mode {
+        Mode::Submit if options.direct.is_some() => {
+            Err(not_yet(role, "--lmtp and --esmtp", "delivery without a queue"))
+        }
+        Mode::Smtp => Err(not_yet(role, "-bs", "speaking SMTP on standard input")),
+        Mode::Submit => submit(role, &options, sources).map(|()| ExitCode::SUCCESS),
+        Mode::ShowQueue => Ok(queue::mailq(sources)),
+        Mode::Flush(id) => Ok(queue::flush(*id, sources)),
+        Mode::RebuildAliases => check_aliases(sources),
+        Mode::Help => print(HELP),
+        Mode::Version => print(concat!("lastmile ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
+}
+
+fn not_yet(role: Role, option: &str, what: &'static str) -> Failure {
+    Failure::of_usage(role, &UsageError::Unsupported { option: option.to_owned(), what })
+}
+
+/// Aliases stand in the configuration and are read at each submission: there is nothing to rebuild. But whoever runs
+/// newaliases has just changed something, and wants to hear what is wrong with it.
+fn check_aliases(sources: &Sources) -> Result<ExitCode, Failure> {
+    match Config::load(sources) {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::new(Code::Config, error.to_string().replace('\n', "; "))),
+    }
+}
+
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Somebody closed the pipe, as head(1) does: nobody is left to tell.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::new(Code::Io, format!("cannot write to standard output: {error}"))),
+    }
+}
+
+fn submit(role: Role, options: &Options, sources: &Sources) -> Result<(), Failure> {
     if options.recipients.is_empty() && !options.recipients_from_header {
         return Err(Failure::new(
             Code::Usage,
@@ -68,23 +128,21 @@ fn queue(args: &[OsString], sources: &Sources) -> Result<(), Failure> {
     }
     let config = Config::load(sources)?;
     let caller = Caller::find()?;
-    let sender = sender(&options, &caller, &config)?;
-    let mut recipients = Recipients::new(&config, &options);
+    let sender = sender(options, &caller, &config)?;
+    let mut recipients = Recipients::new(&config, options);
     recipients.add_arguments(&options.recipients)?;
-
-    spool::survive_file_size_limit().map_err(|error| system("SIGXFSZ cannot be ignored", &error))?;
-    let spool = open_as_owner(&config.queue_directory)?;
-    check_nexthop(&options, &caller, &config, &spool)?;
+    let submitter = Submitter::open(role, &config, &caller)?;
+    options.nexthop.iter().try_for_each(|nexthop| submitter.check_nexthop(nexthop))?;
 
     let stdin = Stdin::open().map_err(|error| system("standard input cannot be taken over", &error))?;
     let stopped = stdin.stopped();
     let input = Input::new(BufReader::with_capacity(PIECE, stdin), !options.dots_are_content);
-    let submission = Submission { options, config: &config, caller: &caller, sender, spool: &spool };
-    let queued = submission.queue(recipients, BufReader::with_capacity(PIECE, input));
+    let submission = Submission::new(options, sender);
+    let queued = submitter.queue(submission, recipients, BufReader::with_capacity(PIECE, input));
     if queued.is_err() {
         die_as_told(&stopped);
     }
-    queued
+    queued.map(drop)
 }
 
 /// Ends the process by the signal that has stopped it, now that nothing half-queued is left: a shell that runs a
@@ -120,159 +178,4 @@ fn sender(options: &Options, caller: &Caller, config: &Config) -> Result<Sender,
     };
     let completed = address.completed_with(&config.myorigin);
     completed.map(Sender::from).map_err(|error| bad(format!("{address} cannot be a sender: {error}")))
-}
-
-/// Whoever names a nexthop decides who gets the mail of others; the agent would not believe it of anybody else.
-fn check_nexthop(options: &Options, caller: &Caller, config: &Config, spool: &Spool) -> Result<(), Failure> {
-    let Some(nexthop) = &options.nexthop else { return Ok(()) };
-    config.destination(nexthop).map_err(|error| {
-        let text = format!("the message was not queued: option --nexthop: {nexthop:?}: {error}");
-        Failure::new(Code::Usage, text)
-    })?;
-    let is_trusted = caller.uid == 0
-        || caller.uid == spool.owner().0.as_raw()
-        || trust::is_among(&config.trusted_users, caller.uid);
-    if is_trusted {
-        return Ok(());
-    }
-    let text = "the message was not queued: only root, the agent's user and trusted_users may use --nexthop";
-    Err(Failure::new(Code::NoPermission, text))
-}
-
-/// A message that only lacks its content.
-struct Submission<'a> {
-    options: Options,
-    config: &'a Config,
-    caller: &'a Caller,
-    sender: Sender,
-    spool: &'a Spool,
-}
-
-impl Submission<'_> {
-    fn queue(self, mut recipients: Recipients<'_>, mut input: BufReader<impl Read>) -> Result<(), Failure> {
-        let (mut header, body) = Header::read(&mut input)?;
-        if self.options.recipients_from_header {
-            recipients.add_all(header.recipients()?)?;
-            header.remove_bcc();
-        }
-        let recipients = recipients.into_vec();
-        if recipients.is_empty() {
-            let text = "the message was not queued: its header names no recipients";
-            return Err(Failure::new(Code::Data, text));
-        }
-        let id = self.spool.new_id()?;
-        let way = Way::find(self.spool);
-        let head = self.head(&header, &way, id)?;
-        let needs_smtputf8 = recipients.iter().any(|recipient| recipient.address.needs_smtputf8())
-            || self.sender.address().is_some_and(Address::needs_smtputf8);
-        let draft = Draft {
-            sender: self.sender,
-            recipients,
-            nexthop: self.options.nexthop,
-            envid: self.options.envid,
-            ret: self.options.ret,
-            smtputf8: needs_smtputf8,
-            origin: format!("uid={}", self.caller.uid),
-        };
-        let limits = SubmitLimits {
-            message_size_limit: self.config.message_size_limit,
-            minfree: self.config.queue_minfree,
-        };
-        let mut content = head.as_slice().chain(body.as_slice()).chain(input);
-        way.put(self.spool, id, draft, &mut content, &limits)
-    }
-
-    /// The header as it is queued.
-    fn head(&self, header: &Header, way: &Way, id: QueueId) -> Result<Vec<u8>, Failure> {
-        let date = rfc2822::to_string(&Zoned::now()).map_err(|error| {
-            Failure::new(Code::System, format!("the message was not queued: cannot write the date: {error}"))
-        })?;
-        Ok(header.write(&Additions {
-            host: &self.config.myhostname,
-            uid: self.caller.uid,
-            // Elsewhere the agent gives it an ID, and nobody knows yet which.
-            id: matches!(way, Way::Active).then_some(id.as_str()),
-            unique: id.as_str(),
-            date: &date,
-            sender: &self.sender,
-            full_name: self.options.full_name.as_deref().or(self.caller.full_name.as_deref()),
-            origin: &self.config.myorigin,
-        }))
-    }
-}
-
-/// Where this process writes, if it may.
-fn places(spool: &Spool) -> &'static [Place] {
-    if spool.is_ours() { &[Place::Active, Place::Tmp] } else { &[Place::Incoming] }
-}
-
-/// How the message comes onto the disk.
-enum Way {
-    /// We are the queue's owner.
-    Active,
-    /// As everybody else: the agent looks whenever something appears.
-    Incoming,
-    /// For those who cannot write to the queue: services are hardened so.
-    Socket,
-}
-
-impl Way {
-    fn find(spool: &Spool) -> Self {
-        let way = if spool.is_ours() { Self::Active } else { Self::Incoming };
-        let is_closed = |place: &Place| {
-            let path = spool.path().join(place.name());
-            let access = rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK);
-            // Whatever else is wrong, making the file will tell.
-            matches!(access, Err(Errno::ROFS | Errno::ACCESS | Errno::PERM))
-        };
-        if places(spool).iter().any(is_closed) { Self::Socket } else { way }
-    }
-
-    fn put(
-        &self,
-        spool: &Spool,
-        id: QueueId,
-        draft: Draft,
-        content: &mut dyn Read,
-        limits: &SubmitLimits,
-    ) -> Result<(), Failure> {
-        match self {
-            Self::Socket => hand_over_by_socket(spool, draft, content),
-            Self::Incoming => Ok(spool.drop_incoming(draft, content, limits).map(drop)?),
-            Self::Active => {
-                spool.submit_as(id, draft, content, limits)?;
-                announce(spool, id);
-                Ok(())
-            }
-        }
-    }
-}
-
-/// The message is on disk: without agent, or with one that is too busy to listen, it is found by listing.
-fn announce(spool: &Spool, id: QueueId) {
-    if let Err(error) = spool.announce(id) {
-        complain(&format!(
-            "{id} is queued, but the agent could not be told ({error}); it finds it within a minute"
-        ));
-    }
-}
-
-/// Gives the message to the running agent.
-fn hand_over_by_socket(spool: &Spool, draft: Draft, content: &mut dyn Read) -> Result<(), Failure> {
-    let mut client = Client::connect(spool.path()).map_err(|error| match error {
-        ClientError::NoAgent(_) => {
-            let paths = places(spool).iter().map(|place| spool.path().join(place.name()).display().to_string());
-            let paths: Vec<_> = paths.collect();
-            let text = format!(
-                "the message was not queued: this process may not write to {}, and no agent is running to take it; \
-                 start the agent, or let it write there (systemd: ReadWritePaths={})",
-                paths.join(" and "),
-                paths.join(" ")
-            );
-            Failure::new(Code::CannotCreate, text)
-        }
-        error => error.into(),
-    })?;
-    let request = Request::Submit(Box::new(draft.into()));
-    Ok(client.submit(&request, content)?)
 }
