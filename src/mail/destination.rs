@@ -176,18 +176,18 @@ pub enum BadNexthop {
     )]
     Empty,
     /// `WORD:` in front, and no transport of that name.
-    #[error("there is no transport \"{0}\" (known prefixes are the configured transports, unix: and inet:)")]
+    #[error("there is no transport {0:?} (known prefixes are the configured transports, unix: and inet:)")]
     UnknownTransport(String),
     /// The name of a host or an address is malformed.
-    #[error("\"{0}\" is no host name or address (IPv6 addresses stand in brackets)")]
+    #[error("{0:?} is no host name or address (IPv6 addresses stand in brackets)")]
     Host(String),
     /// The port is not 1 to 65535.
-    #[error("\"{0}\" is no port number")]
+    #[error("{0:?} is no port number")]
     Port(String),
     /// A socket's path that is not absolute, does not fit into a socket address, or would not stay one word in a log
     /// line.
     #[error(
-        "the socket path \"{0}\" is not absolute, has a blank or a control character, or is longer than \
+        "the socket path {0:?} is not absolute, has a blank or a control character, or is longer than \
          {SOCKET_PATH_MAX} octets"
     )]
     Path(String),

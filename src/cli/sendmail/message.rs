@@ -3,8 +3,8 @@
 //! - Owns: the end by a lone dot, reading the header, recipients for `-t`, removing Bcc and Return-Path, adding
 //!   Received, From, Date and Message-ID. PURE: bytes in, bytes out.
 //! - Leaves to others: line endings and size (`spool`), the body, which streams by.
-//! - Always true: at most [`HEADER_SIZE_MAX`] octets of a message are in memory, and a field is kept as it came,
-//!   octet by octet, or left out as a whole.
+//! - Always true: at most [`HEADER_SIZE_MAX`] octets of a message are in memory (twice while they are written), and a
+//!   field is kept as it came, octet by octet, or left out as a whole.
 
 use std::io::{self, BufRead, Read};
 
@@ -14,8 +14,9 @@ use mail_builder::headers::address::Address as HeaderAddress;
 use super::address_list::{self, BadList};
 use crate::mail::{Address, Sender};
 
-/// Octets of a header. Programs make ones of some kilobytes; only recipients of `-t` fill more.
-pub const HEADER_SIZE_MAX: u64 = 1 << 20;
+/// Octets of a header. Programs make ones of some kilobytes; only recipients of `-t` fill more: a million of them fit,
+/// which is what a queue file takes.
+pub const HEADER_SIZE_MAX: u32 = 32 << 20;
 /// Octets of input that are looked at at a time.
 const PIECE: usize = 64 << 10;
 
@@ -135,14 +136,26 @@ pub enum BadMessage {
 /// A message's header.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    fields: Vec<Field>,
+    /// As it came, but for what is in no field.
+    text: Vec<u8>,
+    /// Small, because a header may be nothing but fields of three octets.
+    fields: Vec<Extent>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Field {
-    name: String,
+/// Where in a header's text a field stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    start: u32,
+    name_end: u32,
+    end: u32,
+}
+
+/// A field of a header.
+#[derive(Clone, Copy, Debug)]
+struct Field<'a> {
+    name: &'a [u8],
     /// All lines of it with their ends, the name included.
-    raw: Vec<u8>,
+    raw: &'a [u8],
 }
 
 /// What we add to a header; From, Date and Message-ID only where they are missing.
@@ -173,36 +186,48 @@ impl Header {
         let mut header = Self::default();
         let mut left = HEADER_SIZE_MAX;
         for is_first in std::iter::once(true).chain(std::iter::repeat(false)) {
-            let mut line = Vec::new();
-            reader.take(left).read_until(b'\n', &mut line)?;
-            if matches!(&line[..], b"" | b"\n" | b"\r\n") {
+            let start = header.text.len();
+            let length = reader.take(left.into()).read_until(b'\n', &mut header.text)?;
+            let line = header.text.get(start..).unwrap_or_default();
+            if matches!(line, b"" | b"\n" | b"\r\n") {
+                header.text.truncate(start);
                 // Nothing was read because nothing may be read any more.
                 return if left == 0 { Err(BadMessage::HeaderTooLarge) } else { Ok((header, Vec::new())) };
             }
-            let length = line.len() as u64;
             // The separator line of a mailbox file is no field.
-            let is_separator = is_first && line.starts_with(b"From ");
-            if !is_separator && let Some(body) = header.push(line) {
+            if is_first && line.starts_with(b"From ") {
+                header.text.truncate(start);
+            } else if !header.take_line(start) {
+                let body = header.text.split_off(start);
                 return Ok((header, body));
             }
-            left -= length;
+            // At most what was left, which fits.
+            left -= u32::try_from(length).unwrap_or(left);
         }
         Ok((header, Vec::new()))
     }
 
-    /// Adds a line; gives it back if it belongs to the body.
-    fn push(&mut self, line: Vec<u8>) -> Option<Vec<u8>> {
-        if let Some(name) = field_name(&line) {
-            self.fields.push(Field { name, raw: line });
-            return None;
+    /// Takes the line from `start` on as a field or the rest of one; not if it belongs to the body.
+    fn take_line(&mut self, start: usize) -> bool {
+        let line = self.text.get(start..).unwrap_or_default();
+        // All of these are below the limit.
+        let at = |octets: usize| u32::try_from(octets).unwrap_or(u32::MAX);
+        let end = at(self.text.len());
+        if let Some(name_length) = field_name(line) {
+            self.fields.push(Extent { start: at(start), name_end: at(start + name_length), end });
+            return true;
         }
         match self.fields.last_mut() {
             Some(field) if line.starts_with(b" ") || line.starts_with(b"\t") => {
-                field.raw.extend_from_slice(&line);
-                None
+                field.end = end;
+                true
             }
-            _ => Some(line),
+            _ => false,
         }
+    }
+
+    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        self.fields.iter().map(|extent| extent.in_text(&self.text))
     }
 
     /// The recipients that the header names: those of its Resent- fields if it has any, else of To, Cc and Bcc.
@@ -210,8 +235,9 @@ impl Header {
         let is_resent = ["Resent-To", "Resent-Cc", "Resent-Bcc"].iter().any(|name| self.has(name));
         let names = if is_resent { ["Resent-To", "Resent-Cc", "Resent-Bcc"] } else { ["To", "Cc", "Bcc"] };
         let mut recipients = Vec::new();
-        for field in self.fields.iter().filter(|field| field.is_one_of(&names)) {
-            let why = |why| BadMessage::Recipients { field: field.name.clone(), why };
+        for field in self.fields().filter(|field| field.is_one_of(&names)) {
+            let name = || String::from_utf8_lossy(field.name).into_owned();
+            let why = |why| BadMessage::Recipients { field: name(), why };
             recipients.append(&mut address_list::parse(&field.value()).map_err(why)?);
         }
         Ok(recipients)
@@ -219,15 +245,17 @@ impl Header {
 
     /// Leaves out what nobody else may see (`-t` alone makes Bcc ours to obey and remove).
     pub fn remove_bcc(&mut self) {
-        self.fields.retain(|field| !field.is_one_of(&["Bcc", "Resent-Bcc"]));
+        let Self { text, fields } = self;
+        fields.retain(|extent| !extent.in_text(text).is_one_of(&["Bcc", "Resent-Bcc"]));
     }
 
     /// Writes the header as it is queued, and the empty line after it. Return-Path is what the last server on the
     /// way writes, so that one that is here already would be a lie.
     pub fn write(&self, additions: &Additions<'_>) -> Vec<u8> {
         let mut out = additions.received().into_bytes();
-        for field in self.fields.iter().filter(|field| !field.is_one_of(&["Return-Path"])) {
-            out.extend_from_slice(&field.raw);
+        out.reserve(self.text.len());
+        for field in self.fields().filter(|field| !field.is_one_of(&["Return-Path"])) {
+            out.extend_from_slice(field.raw);
             if !field.raw.ends_with(b"\n") {
                 out.push(b'\n');
             }
@@ -247,13 +275,20 @@ impl Header {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.fields.iter().any(|field| field.is_one_of(&[name]))
+        self.fields().any(|field| field.is_one_of(&[name]))
     }
 }
 
-impl Field {
+impl Extent {
+    fn in_text(self, text: &[u8]) -> Field<'_> {
+        let part = |end: u32| text.get(self.start as usize..end as usize).unwrap_or_default();
+        Field { name: part(self.name_end), raw: part(self.end) }
+    }
+}
+
+impl Field<'_> {
     fn is_one_of(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.name.eq_ignore_ascii_case(name))
+        names.iter().any(|name| self.name.eq_ignore_ascii_case(name.as_bytes()))
     }
 
     /// What stands after the colon, folded as it is. Octets that are no UTF-8 show as replacement characters:
@@ -264,11 +299,11 @@ impl Field {
     }
 }
 
-/// The name of the field that a line begins (RFC 5322 sections 2.2 and 4.5: blanks before the colon are old).
-fn field_name(line: &[u8]) -> Option<String> {
+/// Octets of the name of the field that a line begins (RFC 5322 sections 2.2 and 4.5: blanks before the colon are old).
+fn field_name(line: &[u8]) -> Option<usize> {
     let name = line.get(..memchr::memchr(b':', line)?)?.trim_ascii_end();
     let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-    is_name.then(|| String::from_utf8_lossy(name).into_owned())
+    is_name.then_some(name.len())
 }
 
 impl Additions<'_> {
@@ -429,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_header_is_bounded_and_a_body_is_not() {
-        let long = format!("Subject: {}", "x\n ".repeat(400_000));
+        let long = format!("Subject: {}", "x\n ".repeat(HEADER_SIZE_MAX as usize / 3));
         assert!(matches!(Header::read(&mut long.as_bytes()), Err(BadMessage::HeaderTooLarge)));
         let text = "no header ".repeat(200_000);
         let mut reader = text.as_bytes();
@@ -446,7 +481,7 @@ mod tests {
             let (mut reader, sender) = (text.as_bytes(), Sender::NULL);
             let (header, body) = Header::read(&mut reader).unwrap();
             let out = header.write(&additions(&sender, None));
-            let fields: Vec<u8> = header.fields.iter().flat_map(|field| field.raw.clone()).collect();
+            let fields: Vec<u8> = header.fields().flat_map(|field| field.raw.to_vec()).collect();
             prop_assert!(memchr::memmem::find(&out, &fields).is_some());
             let rest = [&body[..], reader].concat();
             let head = text.len() - rest.len();
