@@ -12,7 +12,7 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use std::process::ExitCode;
 
 use super::failure::{EX_NOT_FOUND, Failure};
-use super::{Configured, EX_IOERR, EX_USAGE};
+use super::{Configured, EX_IOERR, EX_UNAVAILABLE, EX_USAGE};
 use crate::agent::control::Action;
 use crate::agent::queue_control::{Done, Line, Outcome, Request, Selection};
 use crate::config::{Config, Sources};
@@ -131,21 +131,17 @@ impl std::str::FromStr for Target {
 
 /// Runs the command.
 pub fn run(options: Options) -> ExitCode {
-    let by_hand = |action, messages, common: Common| {
-        let form = if common.json { Form::Json } else { Form::Text };
-        act(action, messages, &common.configured.sources(), form)
-    };
     let result = match options.command {
         Command::List(Listing { common }) => list(&common.configured.sources(), common.json),
         Command::Show { message, content, common } => show(&message, content, common),
         Command::Flush { messages, common } if messages.is_empty() => {
-            by_hand(Action::Flush, vec![Target::All], common)
+            act(Action::Flush, vec![Target::All], common)
         }
-        Command::Flush { messages, common } => by_hand(Action::Flush, messages, common),
-        Command::Hold(Named { messages, common }) => by_hand(Action::Hold, messages, common),
-        Command::Release(Named { messages, common }) => by_hand(Action::Release, messages, common),
-        Command::Delete(Named { messages, common }) => by_hand(Action::Delete, messages, common),
-        Command::Requeue(Named { messages, common }) => by_hand(Action::Requeue, messages, common),
+        Command::Flush { messages, common } => act(Action::Flush, messages, common),
+        Command::Hold(Named { messages, common }) => act(Action::Hold, messages, common),
+        Command::Release(Named { messages, common }) => act(Action::Release, messages, common),
+        Command::Delete(Named { messages, common }) => act(Action::Delete, messages, common),
+        Command::Requeue(Named { messages, common }) => act(Action::Requeue, messages, common),
     };
     result.map_or_else(|failure| failure.tell("lastmile queue"), |()| ExitCode::SUCCESS)
 }
@@ -155,13 +151,29 @@ pub fn mailq(sources: &Sources) -> ExitCode {
     list(sources, false).map_or_else(|failure| failure.tell("mailq"), |()| ExitCode::SUCCESS)
 }
 
-/// `sendmail -q`: everything that waits for its next attempt is tried now, or one message.
+/// `sendmail -q`: everything that waits for its next attempt is tried now, or one message. Programs run it, so it tells
+/// what failed and nothing else.
 pub fn flush(id: Option<QueueId>, sources: &Sources) -> ExitCode {
-    let target = id.map_or(Target::All, Target::Message);
-    match act(Action::Flush, vec![target], sources, Form::Failures) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.tell("sendmail"),
-    }
+    let messages = id.map_or(Selection::ALL, |id| Selection::These(vec![id]));
+    let request = Request::Act { action: Action::Flush, messages };
+    let result = with(sources, |access, _| {
+        let mut worst = 0;
+        access.ask(&request, &mut |line| match line {
+            Line::Done(done) if code_of(&done) > 0 => {
+                worst = worst.max(code_of(&done));
+                let mut stderr = io::stderr();
+                stderr.write_all(b"sendmail: ").and_then(|()| human::write_done(&mut stderr, &done))
+            }
+            _ => Ok(()),
+        })?;
+        match worst {
+            0 => Ok(()),
+            // sysexits(3) begin with 64, and callers of sendmail know no others.
+            EX_NOT_FOUND => Err(Failure::silent(EX_UNAVAILABLE)),
+            code => Err(Failure::silent(code)),
+        }
+    });
+    result.map_or_else(|failure| failure.tell("sendmail"), |()| ExitCode::SUCCESS)
 }
 
 /// Standard output: a list of 100,000 messages is not to be 100,000 writes.
@@ -220,35 +232,19 @@ fn show(target: &Target, content: bool, common: Common) -> Result<(), Failure> {
     })
 }
 
-/// How much is told of what was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// A line for each message.
-    Text,
-    /// The same as JSON.
-    Json,
-    /// What failed, and nothing else: programs run this.
-    Failures,
-}
-
-fn act(action: Action, targets: Vec<Target>, sources: &Sources, form: Form) -> Result<(), Failure> {
+fn act(action: Action, targets: Vec<Target>, common: Common) -> Result<(), Failure> {
     let requests = requests(action, targets)?;
-    with(sources, |access, out| {
+    with(&common.configured.sources(), |access, out| {
         let (mut worst, mut count) = (0, 0_u64);
         for request in &requests {
             access.ask(request, &mut |line| {
                 let Line::Done(done) = line else { return Ok(()) };
-                let code = code_of(&done);
-                worst = worst.max(code);
+                worst = worst.max(code_of(&done));
                 count += 1;
-                match form {
-                    Form::Json => write_json(out, &done),
-                    Form::Failures if code == 0 => Ok(()),
-                    Form::Failures | Form::Text => human::write_done(out, &done),
-                }
+                if common.json { write_json(out, &done) } else { human::write_done(out, &done) }
             })?;
         }
-        if count == 0 && form == Form::Text {
+        if count == 0 && !common.json {
             writeln!(out, "nothing to {action}").map_err(|error| unwritable(&error))?;
         }
         if worst == 0 { Ok(()) } else { Err(Failure::silent(worst)) }

@@ -183,14 +183,13 @@ impl Options {
         let no = |text| Err(UsageError::Combination(text));
         let is_named = !self.recipients.is_empty() || self.recipients_from_header;
         match self.mode {
-            // Postfix takes names of alias files here; there are none to rebuild.
-            Mode::Help | Mode::Version | Mode::RebuildAliases => return Ok(()),
+            Mode::Help | Mode::Version => return Ok(()),
             Mode::Submit => {}
             _ if is_named => {
-                return no("only a message has recipients: leave them and -t out with -bs, -bp and -q");
+                return no("only a message has recipients: leave them and -t out with -bi, -bp, -bs and -q");
             }
             _ if self.direct.is_some() => {
-                return no("--lmtp and --esmtp deliver a message: leave -bs, -bp and -q out");
+                return no("--lmtp and --esmtp deliver a message: leave -bi, -bp, -bs and -q out");
             }
             _ => {}
         }
@@ -353,9 +352,9 @@ impl<'a> Parser<'a> {
             'R' => options.ret = Some(value.parse().map_err(|error| bad(&error))?),
             'V' if is_verp(value) => return Err(unsupported(&format!("-V{value}"), VERP)),
             'V' => {
-                let fits =
-                    (1..=ENVID_LENGTH_MAX).contains(&value.len()) && !value.chars().any(char::is_control);
-                let why = "an envelope ID is 1 to 100 printable characters";
+                let is_printable = value.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic());
+                let fits = (1..=ENVID_LENGTH_MAX).contains(&value.len()) && is_printable;
+                let why = "an envelope ID is 1 to 100 printable ASCII characters";
                 options.envid = Some(fits.then(|| value.to_owned()).ok_or_else(|| bad(&why))?);
             }
             'X' if value.starts_with('V') => return Err(unsupported(&format!("-X{value}"), VERP)),
@@ -542,7 +541,6 @@ mod tests {
             (Role::Sendmail, "-bp -bm", Mode::Submit),
             (Role::Sendmail, "-bi", Mode::RebuildAliases),
             (Role::Sendmail, "-I", Mode::RebuildAliases),
-            (Role::Sendmail, "-bi /etc/aliases", Mode::RebuildAliases),
             (Role::Sendmail, "-q", Mode::Flush(None)),
             (Role::Sendmail, "-qf", Mode::Flush(None)),
             (Role::Sendmail, "-qIABC123", one),
@@ -632,6 +630,8 @@ mod tests {
             ("-R half", "option -R does not take \"half\": RET is"),
             ("-bp b@y", "only a message has recipients"),
             ("-bs -t", "only a message has recipients"),
+            ("-bi /etc/aliases", "only a message has recipients"),
+            ("-V \u{fc}ber", "option -V does not take \"\u{fc}ber\": an envelope ID"),
             ("-q b@y", "only a message has recipients"),
             ("-bs --lmtp mx -f a@x", "--lmtp and --esmtp deliver a message"),
             ("--lmtp mx --esmtp mx -f a@x b@y", "--lmtp and --esmtp name one server"),
