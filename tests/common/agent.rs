@@ -33,7 +33,7 @@ pub struct Site {
 impl Site {
     /// A new site. `config` is added to what every site needs; it starts with top-level keys.
     pub fn new(config: &str) -> Self {
-        Self::within(&std::env::temp_dir(), config)
+        Self::within(&tempfile::env::temp_dir(), config)
     }
 
     /// A new site that does not wait for a disk, if there is a file system in memory with room: for measurements that
