@@ -6,20 +6,33 @@
 
 use std::num::NonZeroU16;
 
-/// The TCP port of a service, by its name or one of its aliases.
+/// The TCP port of a service, by its name or one of its aliases. Only lines that hold the name somewhere are read: every
+/// command reads the configuration, and this file is longer than anything else in it.
 pub(super) fn tcp_port(services: &str, name: &str) -> Option<NonZeroU16> {
-    services.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_ascii_whitespace();
-        let official = words.next()?;
-        let (port, protocol) = words.next()?.split_once('/')?;
-        let is_it = protocol == "tcp" && (official == name || words.any(|alias| alias == name));
-        if is_it { port.parse().ok() } else { None }
-    })
+    memchr::memmem::find_iter(services.as_bytes(), name)
+        .find_map(|at| port_in(line_around(services, at), name))
+}
+
+fn line_around(text: &str, at: usize) -> &str {
+    let (before, after) = text.split_at(at);
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let end = after.find('\n').map_or(text.len(), |end| at + end);
+    text.get(start..end).unwrap_or_default()
+}
+
+/// `smtp 25/tcp mail # a comment`
+fn port_in(line: &str, name: &str) -> Option<NonZeroU16> {
+    let mut words = line.split('#').next()?.split_ascii_whitespace();
+    let official = words.next()?;
+    let (port, protocol) = words.next()?.split_once('/')?;
+    let is_it = protocol == "tcp" && (official == name || words.any(|alias| alias == name));
+    if is_it { port.parse().ok() } else { None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn services_are_found_by_name_and_alias() {
@@ -27,6 +40,16 @@ mod tests {
             "# smtp 99/tcp\nsmtp\t25/tcp mail\nlmtp 24/udp\nodd\nbad x/tcp lmtp\nx 2003/tcp a lmtp # b\n";
         for (name, port) in [("smtp", Some(25)), ("mail", Some(25)), ("lmtp", Some(2003)), ("b", None)] {
             assert_eq!(tcp_port(services, name).map(NonZeroU16::get), port, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_search_for_the_name_finds_what_reading_every_line_finds(
+            services in "((lmtp|smtp|xlmtp|a)[ \t](2[0-9]|0|lmtp)/(tcp|udp)( lmtp| #lmtp| \u{e9})?\r?\n?){0,8}",
+        ) {
+            let line_by_line = services.lines().find_map(|line| port_in(line, "lmtp"));
+            prop_assert_eq!(tcp_port(&services, "lmtp"), line_by_line);
         }
     }
 }
