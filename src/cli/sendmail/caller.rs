@@ -1,9 +1,12 @@
 //! Who calls sendmail.
 //!
-//! - Owns: the caller's uid and names.
+//! - Owns: the caller's uid and names, and the time by the caller's clock.
 //! - Leaves to others: the change of identity that root makes (`cli::identity`).
 //! - Always true: who submits is the real uid, which nobody can choose.
 
+mod zone;
+
+use jiff::{Timestamp, Zoned};
 use nix::unistd::User;
 
 use super::failure::{Code, Failure};
@@ -30,6 +33,11 @@ impl Caller {
         let full_name = named
             .or_else(|| user.as_ref().and_then(|user| full_name(&user.gecos.to_string_lossy(), &user.name)));
         Ok(Self { uid: uid.as_raw(), name: user.map(|user| user.name), full_name })
+    }
+
+    /// The time, in the zone of whoever calls.
+    pub(super) fn now() -> Zoned {
+        Timestamp::now().to_zoned(zone::zone())
     }
 
     /// The login name, for a sender that nobody gave.

@@ -9,7 +9,6 @@
 
 use std::io::{BufReader, Read};
 
-use jiff::Zoned;
 use jiff::fmt::rfc2822;
 use rustix::fs::Access;
 use rustix::io::Errno;
@@ -127,7 +126,7 @@ impl<'a> Submitter<'a> {
         way: &Way,
         id: QueueId,
     ) -> Result<Vec<u8>, Failure> {
-        let date = rfc2822::to_string(&Zoned::now()).map_err(|error| {
+        let date = rfc2822::to_string(&Caller::now()).map_err(|error| {
             Failure::new(Code::System, format!("the message was not queued: cannot write the date: {error}"))
         })?;
         Ok(header.write(&Additions {
