@@ -228,8 +228,11 @@ fn on_one_line(error: &str) -> String {
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<String, FileError> {
-    let mut text = String::new();
-    File::open(path)?.take(limit + 1).read_to_string(&mut text)?;
+    let file = File::open(path)?;
+    // Only a hint: without it the file is read in pieces that begin with 32 octets.
+    let length = file.metadata().map_or(0, |metadata| metadata.len().min(limit));
+    let mut text = String::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+    file.take(limit + 1).read_to_string(&mut text)?;
     if text.len() as u64 > limit { Err(FileError::TooLarge(limit)) } else { Ok(text) }
 }
 

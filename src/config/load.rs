@@ -45,8 +45,9 @@ pub(super) fn defaults() -> Result<Config, ConfigError> {
 
 /// Completes the layers with defaults and reads every value.
 fn assemble(mut layered: Layered, mut problems: Problems) -> Result<Config, ConfigError> {
-    let names = fill_transports(&mut layered, &mut problems);
-    fill_top(&mut layered);
+    let mut given = layered.given();
+    fill_top(&mut layered, &given);
+    let names = fill_transports(&mut layered, &mut given, &mut problems);
     let mut given = layered.given();
     let mut sections = take_sections(&mut given);
 
@@ -98,11 +99,15 @@ fn refuse_values_for_sections(given: &BTreeMap<String, Given>, problems: &mut Pr
     }
 }
 
-/// Finds which transports exist, and fills in what nobody gave for them: ports from services(5), then defaults.
-fn fill_transports(layered: &mut Layered, problems: &mut Problems) -> Vec<TransportName> {
-    let mut given = layered.given();
-    refuse_values_for_sections(&given, problems);
-    let mut sections = take_sections(&mut given);
+/// Finds which transports exist, and fills in what nobody gave for them: ports from services(5), then defaults. Their
+/// sections are taken out of what was given.
+fn fill_transports(
+    layered: &mut Layered,
+    given: &mut BTreeMap<String, Given>,
+    problems: &mut Problems,
+) -> Vec<TransportName> {
+    refuse_values_for_sections(given, problems);
+    let mut sections = take_sections(given);
     for name in BUILT_IN {
         sections.entry(name.to_owned()).or_default();
     }
@@ -165,8 +170,7 @@ fn protocol_of(name: &str, section: &BTreeMap<String, Given>) -> Protocol {
 }
 
 /// Fills in what nobody gave at the top.
-fn fill_top(layered: &mut Layered) {
-    let given = layered.given();
+fn fill_top(layered: &mut Layered, given: &BTreeMap<String, Given>) {
     let is_missing = |key: &str| given.get(key).is_none_or(|given| given.text().is_ok_and(str::is_empty));
     let mut own_name = given.get("myhostname").and_then(|given| parse::host_name(given).ok());
     if is_missing("myhostname") {
