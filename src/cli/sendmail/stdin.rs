@@ -16,6 +16,8 @@ use rustix::io::Errno;
 const HUP: i32 = 1;
 const INT: i32 = 2;
 const TERM: i32 = 15;
+/// More octets than the kernel has to tell about a process.
+const STATUS_SIZE: usize = 4096;
 
 /// Standard input.
 pub(super) struct Stdin {
@@ -87,7 +89,12 @@ impl Read for Stdin {
 
 /// The signals that the process was started to ignore, one bit each. Where the system does not tell, none is.
 fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // The kernel does not tell its length: without room it would be read in pieces that begin with 32 octets.
+    let mut status = String::with_capacity(STATUS_SIZE);
+    let read = File::open("/proc/self/status").and_then(|mut file| file.read_to_string(&mut status));
+    if read.is_err() {
+        return 0;
+    }
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
