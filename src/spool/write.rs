@@ -15,8 +15,9 @@ use super::submit::SubmitLimits;
 use super::wire::Normaliser;
 use crate::mail::{BodyType, Envelope, Recipient};
 
-/// Octets of content read at a time.
-const CONTENT_READ: usize = 64 << 10;
+/// Octets of content read at a time. Most mail is smaller, and a process that queues one message pays for each page that
+/// it touches first.
+const CONTENT_READ: usize = 16 << 10;
 
 /// Why a queue file could not be written.
 #[derive(Debug)]
