@@ -69,7 +69,7 @@ impl<R: BufRead> Input<R> {
 
 /// Moves some octets from the front of `input`, which is not empty, to `output`; returns what is left.
 fn step<'a>(place: &mut Place, input: &'a [u8], output: &mut Vec<u8>) -> &'a [u8] {
-    let (held, next): (&[u8], _) = match (*place, input) {
+    let held: &[u8] = match (*place, input) {
         (Place::LineStart, [b'.', rest @ ..]) => {
             *place = Place::Dot;
             return rest;
@@ -82,34 +82,48 @@ fn step<'a>(place: &mut Place, input: &'a [u8], output: &mut Vec<u8>) -> &'a [u8
             *place = Place::Ended;
             return &[];
         }
-        (Place::Dot, _) => (b".", Place::InLine),
-        (Place::DotCr, _) => (b".\r", Place::InLine),
-        (place, _) => (b"", place),
+        (Place::Dot, _) => b".",
+        (Place::DotCr, _) => b".\r",
+        _ => b"",
     };
     output.extend_from_slice(held);
-    let end = match next {
-        Place::Anywhere => None,
-        _ => memchr::memchr(b'\n', input),
-    };
+    let end = memchr::memchr(b'\n', input);
     let (line, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
     output.extend_from_slice(line);
-    *place = match (next, end) {
-        (Place::Anywhere, _) => Place::Anywhere,
-        (_, Some(_)) => Place::LineStart,
-        (_, None) => Place::InLine,
-    };
+    *place = if end.is_some() { Place::LineStart } else { Place::InLine };
     rest
 }
 
-impl<R: BufRead> Read for Input<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl<R: BufRead> BufRead for Input<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.place == Place::Anywhere {
+            // Nothing to look for, and so nothing to copy. After the end nobody is asked for more: that may be a terminal.
+            if !self.inner.fill_buf()?.is_empty() {
+                return self.inner.fill_buf();
+            }
+            self.place = Place::Ended;
+        }
         while self.given == self.ready.len() && self.place != Place::Ended {
             self.ready.clear();
             self.given = 0;
             self.fill()?;
         }
-        let length = self.ready.get(self.given..).unwrap_or_default().read(buffer)?;
-        self.given += length;
+        Ok(self.ready.get(self.given..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, length: usize) {
+        if self.place == Place::Anywhere {
+            self.inner.consume(length);
+        } else {
+            self.given = self.ready.len().min(self.given + length);
+        }
+    }
+}
+
+impl<R: BufRead> Read for Input<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(buffer)?;
+        self.consume(length);
         Ok(length)
     }
 }
@@ -261,7 +275,7 @@ impl Header {
             }
         }
         let Additions { host, unique, date, .. } = additions;
-        if !self.has("From") {
+        if self.lacks_from() {
             out.extend_from_slice(&additions.from());
         }
         if !self.has("Date") {
@@ -272,6 +286,11 @@ impl Header {
         }
         out.push(b'\n');
         out
+    }
+
+    /// Whether it says nothing of whom the message is from, so that we do.
+    pub fn lacks_from(&self) -> bool {
+        !self.has("From")
     }
 
     fn has(&self, name: &str) -> bool {

@@ -7,7 +7,7 @@
 //!   means that nothing was queued. Only where an agent that was given the message goes away before it answers, or takes
 //!   it before it turns out that it cannot be written to disk, nobody knows; then the error says that.
 
-use std::io::{BufReader, Read};
+use std::io::{BufRead, Read};
 
 use jiff::fmt::rfc2822;
 use rustix::fs::Access;
@@ -88,7 +88,7 @@ impl<'a> Submitter<'a> {
         &self,
         submission: Submission,
         mut recipients: Recipients<'_>,
-        mut input: BufReader<impl Read>,
+        mut input: impl BufRead,
     ) -> Result<Option<QueueId>, Failure> {
         let (mut header, body) = Header::read(&mut input)?;
         if submission.recipients_from_header {
