@@ -46,6 +46,11 @@ pub(super) enum Shape {
 }
 
 impl Given {
+    /// A single value.
+    pub(super) fn of_text(text: &str, source: &str) -> Self {
+        Self { shape: Shape::Text(text.to_owned()), source: source.to_owned() }
+    }
+
     /// The value as a person wrote it, on one line.
     pub(super) fn written(&self) -> String {
         match &self.shape {

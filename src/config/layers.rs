@@ -1,7 +1,7 @@
-//! The layers of the configuration, put one over the other: default < file < environment < command line.
+//! The layers of what was given, put one over the other: file < environment < command line.
 //!
 //! - Owns: where values come from and which one wins; figment keeps the source of each.
-//! - Leaves to others: what a value means (`keys`, `parse`), which combinations work (`load`).
+//! - Leaves to others: what a value means (`keys`, `parse`), defaults and which combinations work (`load`).
 //! - Always true: a value is text, a list of texts or a table, whatever its type was, with the name of its source.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,10 +69,10 @@ impl Sources {
 }
 
 /// Values with one source, as figment takes them.
-pub(super) struct Layer {
+struct Layer {
     /// What the source is called.
-    pub(super) source: String,
-    pub(super) values: Dict,
+    source: String,
+    values: Dict,
 }
 
 impl Provider for Layer {
@@ -87,7 +87,7 @@ impl Provider for Layer {
 
 impl Layer {
     /// One value at a path of keys.
-    pub(super) fn of_one(source: String, path: &[String], value: &str) -> Self {
+    fn of_one(source: String, path: &[String], value: &str) -> Self {
         let value = path
             .iter()
             .skip(1)
@@ -139,17 +139,7 @@ impl Layered {
         self.figment = layers.into_iter().fold(figment, Figment::merge);
     }
 
-    /// Fills in what nobody gave.
-    pub(super) fn fill(&mut self, layer: Layer) {
-        self.figment = std::mem::take(&mut self.figment).join(layer);
-    }
-
-    /// Puts a value over all others.
-    pub(super) fn put(&mut self, layer: Layer) {
-        self.figment = std::mem::take(&mut self.figment).merge(layer);
-    }
-
-    /// The values as they stand now.
+    /// The values that were given, each with its source.
     pub(super) fn given(&self) -> BTreeMap<String, Given> {
         // Our layers cannot fail: what could was read before it became one.
         let data = self.figment.data().unwrap_or_default();

@@ -8,13 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use figment::value::Dict;
-
 use super::Config;
 use super::error::{ConfigError, Problem, Problems, nearest};
-use super::keys::{Given, Key, Reader, Setting, Shape};
+use super::keys::{Given, Reader, Setting, Shape};
 use super::known::{hint_for_top_key, hint_for_transport_key};
-use super::layers::{Layer, Layered, Sources};
+use super::layers::{Layered, Sources};
 use super::parse::{self, is_host_name};
 use super::routes::Nexthops;
 use super::services::tcp_port;
@@ -29,38 +27,36 @@ const DEFAULT: &str = "default";
 /// Where this machine lists the ports of services.
 const SERVICES: &str = "/etc/services";
 
+/// The values of a section, by key.
+type Section = BTreeMap<String, Given>;
+
 /// Reads all sources.
 pub(super) fn load(sources: &Sources) -> Result<Config, ConfigError> {
     let mut problems = Problems::default();
     match Layered::read(sources, &mut problems) {
-        Some(layered) => assemble(layered, problems),
+        Some(layered) => assemble(&layered, problems),
         None => problems.or(None),
     }
 }
 
 /// What holds where nothing is given.
 pub(super) fn defaults() -> Result<Config, ConfigError> {
-    assemble(Layered::new(), Problems::default())
+    assemble(&Layered::new(), Problems::default())
 }
 
 /// Completes the layers with defaults and reads every value.
-fn assemble(mut layered: Layered, mut problems: Problems) -> Result<Config, ConfigError> {
+fn assemble(layered: &Layered, mut problems: Problems) -> Result<Config, ConfigError> {
     let mut given = layered.given();
-    fill_top(&mut layered, &given);
-    let names = fill_transports(&mut layered, &mut given, &mut problems);
-    let mut given = layered.given();
-    let mut sections = take_sections(&mut given);
+    refuse_values_for_sections(&given, &mut problems);
+    let sections = take_sections(&mut given);
+    fill_top(&mut given);
 
     let mut ports = Nexthops::default();
-    let mut settings = Vec::new();
-    let mut transports = BTreeMap::new();
-    for name in names {
-        let section = sections.remove(name.as_str());
+    let (mut settings, mut transports) = (Vec::new(), BTreeMap::new());
+    for (name, section) in complete_sections(sections, &layered.transports_of_file, &mut problems) {
         // A port that cannot be read is a problem of its own; no nexthop has to suffer for it.
-        let port = section.as_ref().and_then(|section| parse::port(section.get("tcp_port")?).ok());
+        let port = section.get("tcp_port").and_then(|given| parse::port(given).ok());
         ports.0.insert(name.clone(), port.unwrap_or(NonZeroU16::MIN));
-        // Without a section, there is a value in its place: that is noted by now.
-        let Some(section) = section else { continue };
         if let Some(transport) = read_transport(&name, section, &mut settings, &mut problems) {
             transports.insert(name, Arc::new(transport));
         }
@@ -70,7 +66,7 @@ fn assemble(mut layered: Layered, mut problems: Problems) -> Result<Config, Conf
 }
 
 /// Takes the sections of `transport` out of what was given, and leaves what is none.
-fn take_sections(given: &mut BTreeMap<String, Given>) -> BTreeMap<String, BTreeMap<String, Given>> {
+fn take_sections(given: &mut Section) -> BTreeMap<String, Section> {
     match given.remove("transport").map(|given| given.shape) {
         Some(Shape::Table(sections)) => {
             let sections = sections.into_iter().filter_map(|(name, given)| match given.shape {
@@ -84,7 +80,7 @@ fn take_sections(given: &mut BTreeMap<String, Given>) -> BTreeMap<String, BTreeM
 }
 
 /// Notes each transport that is a mere value.
-fn refuse_values_for_sections(given: &BTreeMap<String, Given>, problems: &mut Problems) {
+fn refuse_values_for_sections(given: &Section, problems: &mut Problems) {
     let Some(transport) = given.get("transport") else { return };
     let no_section = |given: &&Given| !matches!(given.shape, Shape::Table(_));
     let mut refuse = |name: &str, given: &Given| {
@@ -99,47 +95,48 @@ fn refuse_values_for_sections(given: &BTreeMap<String, Given>, problems: &mut Pr
     }
 }
 
-/// Finds which transports exist, and fills in what nobody gave for them: ports from services(5), then defaults. Their
-/// sections are taken out of what was given.
-fn fill_transports(
-    layered: &mut Layered,
-    given: &mut BTreeMap<String, Given>,
+/// Finds which transports exist, and fills in what nobody gave for them: ports from services(5), then defaults.
+fn complete_sections(
+    mut sections: BTreeMap<String, Section>,
+    of_file: &BTreeSet<String>,
     problems: &mut Problems,
-) -> Vec<TransportName> {
-    refuse_values_for_sections(given, problems);
-    let mut sections = take_sections(given);
+) -> Vec<(TransportName, Section)> {
     for name in BUILT_IN {
         sections.entry(name.to_owned()).or_default();
     }
     let services = std::fs::read_to_string(SERVICES).unwrap_or_default();
-    let (mut names, mut ports, mut defaults) = (Vec::new(), Dict::new(), Dict::new());
-    for (name, section) in &sections {
-        let parsed = match existing_transport(name, section, &layered.transports_of_file) {
+    let mut complete = Vec::new();
+    for (name, mut section) in sections {
+        let parsed = match existing_transport(&name, &section, of_file) {
             Ok(parsed) => parsed,
             Err(problem) => {
                 problems.push(problem);
                 continue;
             }
         };
-        let protocol = protocol_of(name, section);
+        let protocol = protocol_of(&name, &section);
         if let Some(port) = tcp_port(&services, &protocol.to_string()) {
-            ports.insert(name.clone(), Dict::from([("tcp_port".to_owned(), port.get().into())]).into());
+            fill(&mut section, "tcp_port", &port.to_string(), SERVICES);
         }
-        let of_key = |key: &Key| (key.name.to_owned(), transport::default_of(name, protocol, key).into());
-        defaults.insert(name.clone(), Transport::keys().map(of_key).collect::<Dict>().into());
-        names.push(parsed);
+        for key in Transport::keys() {
+            fill(&mut section, key.name, transport::default_of(&name, protocol, key), DEFAULT);
+        }
+        complete.push((parsed, section));
     }
-    for (source, values) in [(SERVICES, ports), (DEFAULT, defaults)] {
-        let values = Dict::from([("transport".to_owned(), values.into())]);
-        layered.fill(Layer { source: source.to_owned(), values });
+    complete
+}
+
+/// Fills in a value that nobody gave.
+fn fill(section: &mut Section, key: &str, value: &str, source: &str) {
+    if !section.contains_key(key) {
+        section.insert(key.to_owned(), Given::of_text(value, source));
     }
-    names
 }
 
 /// A built-in transport, one that the file names, or one whose protocol was given.
 fn existing_transport(
     name: &str,
-    section: &BTreeMap<String, Given>,
+    section: &Section,
     of_file: &BTreeSet<String>,
 ) -> Result<TransportName, Problem> {
     let exists = BUILT_IN.contains(&name) || of_file.contains(name) || section.contains_key("protocol");
@@ -164,27 +161,28 @@ fn existing_transport(
 }
 
 /// What a transport speaks, as far as its defaults depend on it; the value is checked when all are read.
-fn protocol_of(name: &str, section: &BTreeMap<String, Given>) -> Protocol {
+fn protocol_of(name: &str, section: &Section) -> Protocol {
     let given = section.get("protocol").and_then(|given| given.text().ok()?.parse().ok());
     given.unwrap_or(if name == "smtp" { Protocol::Smtp } else { Protocol::Lmtp })
 }
 
 /// Fills in what nobody gave at the top.
-fn fill_top(layered: &mut Layered, given: &BTreeMap<String, Given>) {
-    let is_missing = |key: &str| given.get(key).is_none_or(|given| given.text().is_ok_and(str::is_empty));
-    let mut own_name = given.get("myhostname").and_then(|given| parse::host_name(given).ok());
-    if is_missing("myhostname") {
+fn fill_top(given: &mut Section) {
+    let is_missing =
+        |given: &Section, key: &str| given.get(key).is_none_or(|given| given.text().is_ok_and(str::is_empty));
+    if is_missing(given, "myhostname") {
         let (name, source) = system_host_name();
-        layered.put(Layer::of_one(source.to_owned(), &["myhostname".to_owned()], &name));
-        own_name = Some(name);
+        given.insert("myhostname".to_owned(), Given::of_text(&name, source));
     }
-    if is_missing("myorigin") {
+    if is_missing(given, "myorigin") {
+        let own_name = given.get("myhostname").and_then(|given| parse::host_name(given).ok());
         // Where myhostname is wrong, that alone is the problem.
         let name = own_name.unwrap_or_else(|| NAMELESS.to_owned());
-        layered.put(Layer::of_one("myhostname".to_owned(), &["myorigin".to_owned()], &name));
+        given.insert("myorigin".to_owned(), Given::of_text(&name, "myhostname"));
     }
-    let values = Config::KEYS.iter().map(|key| (key.name.to_owned(), key.default.into())).collect();
-    layered.fill(Layer { source: DEFAULT.to_owned(), values });
+    for key in Config::KEYS {
+        fill(given, key.name, key.default, DEFAULT);
+    }
 }
 
 /// The name that the kernel has for this host, and its source.
@@ -199,7 +197,7 @@ fn system_host_name() -> (String, &'static str) {
 /// Reads one transport; `None` once its problems are noted.
 fn read_transport(
     name: &TransportName,
-    section: BTreeMap<String, Given>,
+    section: Section,
     settings: &mut Vec<Setting>,
     problems: &mut Problems,
 ) -> Option<Transport> {
@@ -222,7 +220,7 @@ fn read_transport(
 
 /// Reads what stands at the top, with all transports known.
 fn read_top(
-    given: BTreeMap<String, Given>,
+    given: Section,
     transports: BTreeMap<TransportName, Arc<Transport>>,
     ports: Nexthops,
     of_transports: Vec<Setting>,
