@@ -384,6 +384,26 @@ mod tests {
         }
     }
 
+    /// A terminal: after its end more can be typed.
+    struct Terminal(Vec<&'static [u8]>);
+
+    impl Read for Terminal {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.pop().unwrap_or_default().read(buffer)
+        }
+    }
+
+    #[test]
+    fn after_the_end_nobody_is_asked_for_more() {
+        for until_dot in [false, true] {
+            let terminal = Terminal(vec![b"more\n", b"", b"text\n"]);
+            let (mut input, mut text) = (Input::new(BufReader::new(terminal), until_dot), Vec::new());
+            input.read_to_end(&mut text).unwrap();
+            input.read_to_end(&mut text).unwrap();
+            assert_eq!(text, b"text\n", "{until_dot}");
+        }
+    }
+
     fn additions<'a>(sender: &'a Sender, full_name: Option<&'a str>) -> Additions<'a> {
         let (host, unique, date) = ("mx.example", "ID7", "Sat, 21 Nov 2026 19:30:00 +0000");
         Additions { host, uid: 1000, id: Some(unique), unique, date, sender, full_name, origin: "example" }
