@@ -106,12 +106,15 @@ fn message() -> Vec<u8> {
 struct Run {
     /// Calls a second.
     rate: f64,
-    /// Microseconds of CPU for each call, of the command and the commands it starts.
+    /// Microseconds of CPU for each call, of the command and the commands it starts: a mean, as the kernel tells whole
+    /// hundredths of a second.
     cpu: f64,
 }
 
 fn rates(ways: &[Way], rounds: usize, calls: usize, parallel: usize) {
-    println!("\n{parallel} at a time, median (least to most) of {rounds} rounds of {calls} calls");
+    println!(
+        "\n{parallel} at a time, median (least to most) of {rounds} rounds of {calls} calls; CPU is a mean"
+    );
     println!("{:<42} {:>22} {:>24} {:>9}", "", "calls/s", "times Postfix's calls/s", "CPU/call");
     let mut runs = vec![Vec::new(); ways.len()];
     for round in 0..rounds {
@@ -133,7 +136,7 @@ fn rates(ways: &[Way], rounds: usize, calls: usize, parallel: usize) {
             way.name,
             rates.with_digits(0),
             ratios.unwrap_or_else(|| "-".into()),
-            Spread::of(own.iter().map(|run| run.cpu)).median,
+            own.iter().map(|run| run.cpu).sum::<f64>() / own.len() as f64,
         );
     }
 }
