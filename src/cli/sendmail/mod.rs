@@ -33,7 +33,7 @@ use stdin::{Stdin, Stopped};
 use submission::{Submission, Submitter};
 
 /// Octets that are read from standard input at a time.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 16 << 10;
 /// Set for callers that pass along what strangers give them.
 const STRICT: &str = "LASTMILE_SENDMAIL_STRICT";
 /// What `--help` prints.
@@ -138,7 +138,7 @@ fn submit(role: Role, options: &Options, sources: &Sources) -> Result<(), Failur
     let stopped = stdin.stopped();
     let input = Input::new(BufReader::with_capacity(PIECE, stdin), !options.dots_are_content);
     let submission = Submission::new(options, sender);
-    let queued = submitter.queue(submission, recipients, BufReader::with_capacity(PIECE, input));
+    let queued = submitter.queue(submission, recipients, input);
     if queued.is_err() {
         die_as_told(&stopped);
     }
