@@ -6,8 +6,10 @@
 
 mod zone;
 
+use std::cell::OnceCell;
+
 use jiff::{Timestamp, Zoned};
-use nix::unistd::User;
+use nix::unistd::{Uid, User};
 
 use super::failure::{Code, Failure};
 
@@ -15,24 +17,34 @@ use super::failure::{Code, Failure};
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) uid: u32,
-    /// The login name, if the uid has one.
-    pub(super) name: Option<String>,
-    /// The full name: `$NAME`, or what the user database has.
-    pub(super) full_name: Option<String>,
+    /// What the user database has, once it was asked.
+    user: OnceCell<Option<User>>,
 }
 
 impl Caller {
-    /// Asks who it is. To be called before root becomes the queue's owner.
-    pub(super) fn find() -> Result<Self, Failure> {
-        let uid = nix::unistd::getuid();
-        let user = User::from_uid(uid).map_err(|error| {
-            let text = format!("the message was not queued: cannot look up uid {uid}: {error}");
+    /// Who it is. To be called before root becomes the queue's owner. The user database, which may be on another machine,
+    /// is asked only for a name that nobody gave.
+    pub(super) fn find() -> Self {
+        Self { uid: nix::unistd::getuid().as_raw(), user: OnceCell::new() }
+    }
+
+    fn user(&self) -> Result<Option<&User>, Failure> {
+        if let Some(user) = self.user.get() {
+            return Ok(user.as_ref());
+        }
+        let user = User::from_uid(Uid::from_raw(self.uid)).map_err(|error| {
+            let text = format!("the message was not queued: cannot look up uid {}: {error}", self.uid);
             Failure::new(Code::Temporary, text)
         })?;
-        let named = std::env::var("NAME").ok().filter(|name| !name.trim().is_empty());
-        let full_name = named
-            .or_else(|| user.as_ref().and_then(|user| full_name(&user.gecos.to_string_lossy(), &user.name)));
-        Ok(Self { uid: uid.as_raw(), name: user.map(|user| user.name), full_name })
+        Ok(self.user.get_or_init(|| user).as_ref())
+    }
+
+    /// The full name, for a From that nobody wrote: `$NAME`, or what the user database has.
+    pub(super) fn full_name(&self) -> Result<Option<String>, Failure> {
+        match std::env::var("NAME").ok().filter(|name| !name.trim().is_empty()) {
+            Some(name) => Ok(Some(name)),
+            None => Ok(self.user()?.and_then(|user| full_name(&user.gecos.to_string_lossy(), &user.name))),
+        }
     }
 
     /// The time, in the zone of whoever calls.
@@ -42,7 +54,7 @@ impl Caller {
 
     /// The login name, for a sender that nobody gave.
     pub(super) fn login(&self) -> Result<&str, Failure> {
-        self.name.as_deref().ok_or_else(|| {
+        self.user()?.map(|user| user.name.as_str()).ok_or_else(|| {
             let text = format!(
                 "the message was not queued: uid {} has no login name to send as; name the sender with -f",
                 self.uid
@@ -79,7 +91,17 @@ mod tests {
 
     #[test]
     fn the_caller_is_the_real_uid() {
-        let caller = Caller::find().unwrap();
+        let caller = Caller::find();
         assert_eq!(caller.uid, rustix::process::getuid().as_raw());
+    }
+
+    #[test]
+    fn nobody_is_looked_up_who_is_not_asked_for() {
+        let caller = Caller { uid: 0, user: OnceCell::new() };
+        assert!(caller.user.get().is_none());
+        assert_eq!(caller.login().unwrap(), "root");
+        assert!(caller.user.get().is_some());
+        let stranger = Caller { uid: u32::MAX - 7, user: OnceCell::new() };
+        assert!(stranger.login().unwrap_err().to_string().contains("4294967288 has no login name"));
     }
 }

@@ -127,7 +127,7 @@ fn submit(role: Role, options: &Options, sources: &Sources) -> Result<(), Failur
         ));
     }
     let config = Config::load(sources)?;
-    let caller = Caller::find()?;
+    let caller = Caller::find();
     let sender = sender(options, &caller, &config)?;
     let mut recipients = Recipients::new(&config, options);
     recipients.add_arguments(&options.recipients)?;

@@ -129,6 +129,10 @@ impl<'a> Submitter<'a> {
         let date = rfc2822::to_string(&Caller::now()).map_err(|error| {
             Failure::new(Code::System, format!("the message was not queued: cannot write the date: {error}"))
         })?;
+        let full_name = match &submission.full_name {
+            None if header.lacks_from() => self.caller.full_name()?,
+            given => given.clone(),
+        };
         Ok(header.write(&Additions {
             host: &self.config.myhostname,
             uid: self.caller.uid,
@@ -137,7 +141,7 @@ impl<'a> Submitter<'a> {
             unique: id.as_str(),
             date: &date,
             sender: &submission.sender,
-            full_name: submission.full_name.as_deref().or(self.caller.full_name.as_deref()),
+            full_name: full_name.as_deref(),
             origin: &self.config.myorigin,
         }))
     }
