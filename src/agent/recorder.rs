@@ -16,7 +16,7 @@ use super::log::{LMTP, SMTP};
 use super::message::{Counters, Message, Order};
 use super::notices::{self, Reported};
 use crate::config::NotifyClass;
-use crate::mail::{Delay, Delays, OriginalRecipient, Outcome, Protocol, QueueId, Reason, Recipient, Sender};
+use crate::mail::{Attempt, Delays, Outcome, Protocol, QueueId, Reason, Recipient, Sender};
 use crate::net::{Observer, Peer, Transcript, is_about_protocol};
 use crate::notice::Event;
 use crate::smtp::{Capabilities, Settled};
@@ -212,16 +212,14 @@ impl<'a> Recorder<'a> {
         let Some(recipient) = self.recipient(settled.position) else { return };
         let delays = self.delays();
         let not_ready = || self.not_ready.as_ref().map_or_else(|| "none".to_owned(), Peer::relay);
-        let (relay, conn_use) = match &self.session {
-            Some(session) if session.uses > 0 => {
-                (session.relay.clone(), format!("conn_use={}, ", session.uses + 1))
-            }
-            Some(session) => (session.relay.clone(), String::new()),
-            None => (not_ready(), String::new()),
+        let (relay, uses) = match &self.session {
+            Some(session) => (session.relay.clone(), session.uses),
+            None => (not_ready(), 0),
         };
         self.order.counters.count(&settled.outcome);
         let id = self.order.message.envelope.id;
-        log_outcome(self.protocol, id, recipient, &relay, &conn_use, delays, &settled.outcome);
+        let attempt = Attempt { recipient, relay: &relay, uses, delays, outcome: &settled.outcome };
+        log_attempt(self.protocol, id, attempt);
     }
 
     fn delays(&self) -> Delays {
@@ -329,28 +327,8 @@ fn put_off_refusal(settled: &mut Settled, error: &io::Error) {
 }
 
 /// The log line of one recipient and attempt.
-fn log_outcome(
-    protocol: Protocol,
-    id: QueueId,
-    recipient: &Recipient,
-    relay: &str,
-    conn_use: &str,
-    delays: Delays,
-    outcome: &Outcome,
-) {
-    let to = &recipient.address;
-    let original = match recipient.orcpt.as_ref().map(OriginalRecipient::address) {
-        Some(orcpt) if !orcpt.eq_ignore_ascii_case(&to.to_string()) => format!("orig_to=<{orcpt}>, "),
-        _ => String::new(),
-    };
-    let delay = Delay(delays.total());
-    let Reason { status, text, .. } = outcome.reason();
-    let word = outcome.word();
-    log::info!(
-        target: target(protocol),
-        "{id}: to=<{to}>, {original}relay={relay}, {conn_use}delay={delay}, delays={delays}, dsn={status}, \
-         status={word} ({text})"
-    );
+fn log_attempt(protocol: Protocol, id: QueueId, attempt: Attempt<'_>) {
+    log::info!(target: target(protocol), "{id}: {attempt}");
 }
 
 /// The tag of a protocol's log lines.
@@ -400,5 +378,6 @@ pub fn log_unattempted(
         ..Delays::default()
     };
     counters.count(outcome);
-    log_outcome(protocol, message.envelope.id, recipient, "none", "", delays, outcome);
+    let attempt = Attempt { recipient, relay: "none", uses: 0, delays, outcome };
+    log_attempt(protocol, message.envelope.id, attempt);
 }

@@ -5,6 +5,7 @@
 //! - Always true: a value that exists is valid; what parsed once is not checked again.
 
 mod address;
+mod attempt;
 mod delays;
 mod destination;
 mod dsn;
@@ -14,6 +15,7 @@ mod queue_id;
 mod text;
 
 pub use address::{Address, BadAddress, Sender};
+pub use attempt::Attempt;
 pub use delays::{Delay, Delays};
 pub use destination::{BadNexthop, Destination, Nexthop, Protocol, Server, TransportName};
 pub use dsn::{BadParameter, Notify, OriginalRecipient, Return, xtext};
