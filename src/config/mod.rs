@@ -130,6 +130,11 @@ impl Config {
         self.ports.resolve(nexthop)
     }
 
+    /// What servers mean that are written as in a nexthop, where the transport is known.
+    pub fn destination_of(&self, transport: TransportName, servers: &str) -> Result<Destination, BadNexthop> {
+        self.ports.resolve_of(transport, servers)
+    }
+
     /// Where mail for `recipient` goes: by its address, its domain, the domains above it, `*`, and then
     /// `default_transport`.
     pub fn route(&self, recipient: &Address) -> Destination {

@@ -55,7 +55,15 @@ impl Nexthops {
     pub(super) fn resolve(&self, text: &str) -> Result<Destination, BadNexthop> {
         let is_transport =
             |name: &str| name.parse().is_ok_and(|name: TransportName| self.0.contains_key(&name));
-        let nexthop = Nexthop::parse(text, is_transport)?;
+        self.with_port(&Nexthop::parse(text, is_transport)?)
+    }
+
+    /// What the servers of a known transport mean.
+    pub(super) fn resolve_of(&self, transport: TransportName, text: &str) -> Result<Destination, BadNexthop> {
+        self.with_port(&Nexthop::of(transport, text)?)
+    }
+
+    fn with_port(&self, nexthop: &Nexthop) -> Result<Destination, BadNexthop> {
         let port = self.0.get(nexthop.transport()).copied();
         let port = port.ok_or_else(|| BadNexthop::UnknownTransport(nexthop.transport().to_string()))?;
         Ok(nexthop.destination(port))

@@ -200,8 +200,13 @@ impl Nexthop {
     /// Reads a nexthop; `is_transport` tells which names are configured ones. Without one, `lmtp` is meant.
     pub fn parse(text: &str, is_transport: impl Fn(&str) -> bool) -> Result<Self, BadNexthop> {
         let (transport, rest) = split_transport(text.trim(), is_transport)?;
+        Self::of(transport, rest)
+    }
+
+    /// Reads a nexthop in which the transport is not named, since it is known.
+    pub fn of(transport: TransportName, text: &str) -> Result<Self, BadNexthop> {
         let mut servers = Vec::new();
-        for word in rest.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
+        for word in text.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
             if servers.len() == SERVERS_MAX {
                 return Err(BadNexthop::TooMany);
             }
@@ -369,6 +374,25 @@ mod tests {
         }
         assert!(destination(&"a ".repeat(17)).is_err());
         assert!(destination(&format!("/{}", "a".repeat(107))).is_err());
+    }
+
+    #[test]
+    fn where_the_transport_is_known_nothing_is_taken_for_one() {
+        let of = |text: &str| {
+            let nexthop = Nexthop::of("smtp".parse().unwrap(), text)?;
+            Ok::<_, BadNexthop>(nexthop.destination(NonZeroU16::new(25).unwrap()).to_string())
+        };
+        for (text, canonical) in [
+            ("mx1", "smtp:inet:mx1:25"),
+            ("24", "smtp:inet:24:25"),
+            ("lmtp:26", "smtp:inet:lmtp:26"),
+            ("[::1]:26, /run/x", "smtp:inet:[::1]:26,unix:/run/x"),
+        ] {
+            assert_eq!(of(text).as_deref(), Ok(canonical), "{text:?}");
+        }
+        for text in ["", ",", "lmtp:mx1", "smtp:mx1:26", "::1", "run/lmtp"] {
+            assert!(of(text).is_err(), "{text:?} gave {:?}", of(text));
+        }
     }
 
     #[test]
