@@ -44,3 +44,4 @@ pub use state::State;
 pub use submit::{Draft, SubmitError, SubmitLimits, survive_file_size_limit};
 pub use watch::Watch;
 pub use wire::Normaliser;
+pub use write::{ContentError, Written, append_content};

@@ -1,6 +1,6 @@
 //! Writing a queue file: head, states and recipients first, then the content, then the head again.
 //!
-//! - Owns: the order of writes within a file, and the limit on its content.
+//! - Owns: the order of writes within a file, and the limit on its content; content in wire form in any file.
 //! - Leaves to others: names, renames and syncs (`submit`, `copy`), the grammar (`format`), line ends
 //!   (`wire`).
 //! - Always true: until the last write the head says `"size":null`; that write is one, of the whole head in
@@ -19,6 +19,56 @@ use crate::mail::{BodyType, Envelope, Recipient};
 /// it touches first.
 const CONTENT_READ: usize = 16 << 10;
 
+/// Content that was written in wire form, as an envelope describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Octets of it.
+    pub size: u64,
+    /// Whether there are octets over 127.
+    pub body: BodyType,
+}
+
+/// Why content could not be written.
+#[derive(Debug)]
+pub enum ContentError {
+    /// The file that it was written to.
+    Disk(io::Error),
+    /// Where it comes from.
+    Source(io::Error),
+    /// It is larger than so many octets.
+    TooLarge(u64),
+}
+
+/// Appends content to `file` in wire form, at most `limit` octets of it (0: no limit). Reads at most one piece more than
+/// that, however much the source grows meanwhile.
+pub fn append_content(file: &mut File, content: &mut dyn Read, limit: u64) -> Result<Written, ContentError> {
+    let mut normaliser = Normaliser::default();
+    let (mut input, mut output) = (vec![0; CONTENT_READ], Vec::with_capacity(CONTENT_READ + 1));
+    let mut size = 0;
+    loop {
+        let length = match content.read(&mut input) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(ContentError::Source(error)),
+        };
+        match input.get(..length) {
+            Some(piece) if length > 0 => normaliser.push(piece, &mut output),
+            _ => normaliser.finish(&mut output),
+        }
+        size += output.len() as u64;
+        if limit > 0 && size > limit {
+            return Err(ContentError::TooLarge(limit));
+        }
+        file.write_all(&output).map_err(ContentError::Disk)?;
+        output.clear();
+        if length == 0 {
+            break;
+        }
+    }
+    let body = if normaliser.eight_bit() { BodyType::EightBitMime } else { BodyType::SevenBit };
+    Ok(Written { size, body })
+}
+
 /// Why a queue file could not be written.
 #[derive(Debug)]
 pub(super) enum WriteError {
@@ -29,6 +79,16 @@ pub(super) enum WriteError {
     TooLarge(u64),
     /// The message cannot be queued as it is, whoever tries.
     Rejected(String),
+}
+
+impl From<ContentError> for WriteError {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Disk(error) => Self::Disk(error),
+            ContentError::Source(error) => Self::Source(error),
+            ContentError::TooLarge(limit) => Self::TooLarge(limit),
+        }
+    }
 }
 
 impl From<FormatError> for WriteError {
@@ -85,39 +145,15 @@ impl Unfinished {
         Ok(Self { file, envelope, count, bare, head_length })
     }
 
-    /// Appends the content in wire form, then writes the head with its size: one write, the last one. Reads
-    /// at most one piece more than the limit, however much the source grows meanwhile.
+    /// Appends the content in wire form, then writes the head with its size: one write, the last one.
     pub(super) fn add_content(
         &mut self,
         content: &mut dyn Read,
         limits: &SubmitLimits,
     ) -> Result<(), WriteError> {
-        let limit = limits.message_size_limit;
-        let mut normaliser = Normaliser::default();
-        let (mut input, mut output) = (vec![0; CONTENT_READ], Vec::with_capacity(CONTENT_READ + 1));
-        let mut size = 0;
-        loop {
-            let length = match content.read(&mut input) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(WriteError::Source(error)),
-            };
-            match input.get(..length) {
-                Some(piece) if length > 0 => normaliser.push(piece, &mut output),
-                _ => normaliser.finish(&mut output),
-            }
-            size += output.len() as u64;
-            if limit > 0 && size > limit {
-                return Err(WriteError::TooLarge(limit));
-            }
-            self.file.write_all(&output).map_err(WriteError::Disk)?;
-            output.clear();
-            if length == 0 {
-                break;
-            }
-        }
-        self.envelope.size = size;
-        self.envelope.body = if normaliser.eight_bit() { BodyType::EightBitMime } else { BodyType::SevenBit };
+        let written = append_content(&mut self.file, content, limits.message_size_limit)?;
+        self.envelope.size = written.size;
+        self.envelope.body = written.body;
         self.write_head()
     }
 
