@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::content::Content;
 use super::peer::Peer;
 use super::stepwise::Stepwise;
+use super::tap::Watcher;
 use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Batch, Destination, Outcome, Reason, Recipient};
@@ -61,6 +62,7 @@ pub enum Delivered {
 pub struct CachedConnection {
     myhostname: String,
     stepwise: Arc<Stepwise>,
+    watcher: Option<Watcher>,
     cached: Option<Cached>,
     /// Not to be used again, and not closed yet.
     leaving: Option<Cached>,
@@ -76,7 +78,12 @@ struct Cached {
 impl CachedConnection {
     /// Starts without a connection. `stepwise` is shared by all workers.
     pub fn new(myhostname: String, stepwise: Arc<Stepwise>) -> Self {
-        Self { myhostname, stepwise, cached: None, leaving: None }
+        Self { myhostname, stepwise, watcher: None, cached: None, leaving: None }
+    }
+
+    /// Lets `watcher` hear what is said on connections from now on.
+    pub fn watch(&mut self, watcher: Watcher) {
+        self.watcher = Some(watcher);
     }
 
     /// Takes another name for LHLO or EHLO, for connections from now on.
@@ -168,7 +175,11 @@ impl CachedConnection {
         transport: &Transport,
         observer: &mut dyn Observer,
     ) -> Result<Connection, NotConnected> {
-        let caller = Caller { myhostname: &self.myhostname, keep_transcript: observer.wants_conversations() };
+        let caller = Caller {
+            myhostname: &self.myhostname,
+            keep_transcript: observer.wants_conversations(),
+            watcher: self.watcher,
+        };
         connect::open(destination, first_server, transport, caller, &mut |heard| match heard {
             Heard::PassedOver(reason) => observer.note(&reason.text),
             Heard::ProtocolError(reason, transcript) => {

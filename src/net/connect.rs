@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::connection::Connection;
 use super::peer::Peer;
+use super::tap::{Tap, Watcher};
 use super::transcript::{Transcript, is_about_protocol};
 use crate::config::{Timeout, Transport};
 use crate::mail::{Destination, EnhancedStatus, Reason, Server};
@@ -66,6 +67,8 @@ pub struct Caller<'a> {
     pub myhostname: &'a str,
     /// Keep what is said.
     pub keep_transcript: bool,
+    /// Who hears it while it is said.
+    pub watcher: Option<Watcher>,
 }
 
 /// Opens a connection to the first server of `destination`, from the one at `first` on, that is ready for mail.
@@ -98,17 +101,15 @@ fn first_ready(
     for (server, candidate) in candidates {
         let connection = candidate.map_err(NotConnected::unreachable).and_then(|peer| {
             let socket = connect(&peer, transport)?;
-            let mut transcript = Transcript::default();
-            transcript.turn(caller.keep_transcript);
+            let mut tap = Tap::new(caller.watcher);
+            tap.transcript().turn(caller.keep_transcript);
             let connected = Some(peer.clone());
-            Connection::start(socket, peer, server, transport, caller.myhostname, transcript).map_err(
-                |failure| {
-                    if is_about_protocol(&failure.reason) {
-                        hear(Heard::ProtocolError(&failure.reason, &failure.transcript));
-                    }
-                    NotConnected::Failed { reason: failure.reason, connected }
-                },
-            )
+            Connection::start(socket, peer, server, transport, caller.myhostname, tap).map_err(|failure| {
+                if is_about_protocol(&failure.reason) {
+                    hear(Heard::ProtocolError(&failure.reason, &failure.transcript));
+                }
+                NotConnected::Failed { reason: failure.reason, connected }
+            })
         });
         match connection {
             Ok(connection) => {
@@ -136,7 +137,7 @@ pub fn answers(destination: &Destination, transport: &Transport, myhostname: &st
         }
     }
     let transport = &transport;
-    let caller = Caller { myhostname, keep_transcript: false };
+    let caller = Caller { myhostname, keep_transcript: false, watcher: None };
     let connection = open(destination, 0, transport, caller, &mut |_| {});
     connection
         .map(|mut connection| {
@@ -291,7 +292,7 @@ mod tests {
         });
         let server = std::thread::spawn(move || answer_one(&listener));
         let mut passed_over = Vec::new();
-        let caller = Caller { myhostname: "client.example", keep_transcript: false };
+        let caller = Caller { myhostname: "client.example", keep_transcript: false, watcher: None };
         let connection = first_ready(candidates, &transport(), caller, &mut |heard| match heard {
             Heard::PassedOver(reason) => passed_over.push(reason.text.clone()),
             Heard::ProtocolError(..) => panic!("{heard:?}"),

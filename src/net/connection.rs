@@ -15,6 +15,7 @@ use super::content::Content;
 use super::link::{Link, Written};
 use super::peer::Peer;
 use super::progress::Progress;
+use super::tap::Tap;
 use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Protocol, Reason};
@@ -61,19 +62,20 @@ pub struct NotReady {
 
 impl Connection {
     /// Takes a connected socket through greeting and LHLO or EHLO. An error is the destination's fault; `server` is
-    /// its place among the destination's. What is said is added to `transcript`.
+    /// its place among the destination's. `tap` hears what is said.
     pub fn start(
         socket: Socket,
         peer: Peer,
         server: usize,
         transport: &Transport,
         myhostname: &str,
-        transcript: Transcript,
+        mut tap: Tap,
     ) -> Result<Self, Box<NotReady>> {
-        let debug = transport.debug_peer_list.iter().any(|pattern| peer.matches(pattern));
         let (name, protocol) = (peer.name(), transport.protocol);
-        let debug_level = if debug { transport.debug_peer_level } else { 0 };
-        let mut link = Link::new(socket, peer, debug_level, transcript);
+        if transport.debug_peer_list.iter().any(|pattern| peer.matches(pattern)) {
+            tap.log(peer.relay(), transport.debug_peer_level);
+        }
+        let mut link = Link::new(socket, peer, tap);
         match shake_hands(&mut link, &name, transport, myhostname) {
             Ok(offered) => Ok(Self {
                 link,
@@ -87,7 +89,7 @@ impl Connection {
             }),
             Err(reason) => {
                 link.note_surplus();
-                Err(Box::new(NotReady { reason, transcript: std::mem::take(link.transcript()) }))
+                Err(Box::new(NotReady { reason, transcript: std::mem::take(link.tap().transcript()) }))
             }
         }
     }
@@ -219,8 +221,8 @@ impl Connection {
         let progress = transport.timeouts.data_xfer.get();
         let deadline = Instant::now() + progress + slowest(content.size(), transport.min_data_rate);
         let room = self.link.flight_size();
-        self.link.note_commands(&flight.commands);
-        self.link.transcript().note(format_args!("message content, {} octets", content.size()));
+        self.link.tap().commands(&flight.commands);
+        self.link.tap().content(content.size());
         let Buffers { mut read, mut out } = std::mem::take(&mut self.buffers);
         out.extend_from_slice(&flight.commands);
         let mut dots = (encoding == Encoding::Dots).then(|| DotStuffing::new(transport.line_length_limit));
@@ -281,18 +283,18 @@ impl Connection {
 
     /// Keeps what is said from now on, or stops to.
     pub fn keep_transcript(&mut self, keep: bool) {
-        self.link.transcript().turn(keep);
+        self.link.tap().transcript().turn(keep);
     }
 
     /// What was said so far.
     pub fn transcript(&mut self) -> &Transcript {
-        self.link.transcript()
+        self.link.tap().transcript()
     }
 
     /// The conversation cannot go on: adds to the transcript what the server sent and nobody could use.
     pub fn note_break(&mut self) {
         self.link.note_surplus();
-        self.link.transcript().note(format_args!("here the conversation was broken off"));
+        self.link.tap().transcript().note(format_args!("here the conversation was broken off"));
     }
 
     /// Whether another transaction may follow, as far as limits and stray bytes go.
@@ -308,7 +310,13 @@ impl Connection {
         if say_quit(&mut self.link).is_err() || transport.skip_quit_response {
             return;
         }
-        while Instant::now() < deadline && !work_is_waiting() && !self.link.is_readable(QUIT_PAUSE) {}
+        while Instant::now() < deadline && !work_is_waiting() {
+            if self.link.is_readable(QUIT_PAUSE) {
+                // Only to let it be heard.
+                let _ = self.link.early_reply();
+                return;
+            }
+        }
     }
 }
 

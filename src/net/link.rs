@@ -1,7 +1,7 @@
 //! One socket: replies in, bytes out, each within a deadline.
 //!
-//! - Owns: the socket, its timeouts, bytes that were read and not used yet, and what is kept of the conversation.
-//! - Leaves to others: what is awaited and for how long (`connection`).
+//! - Owns: the socket, its timeouts, bytes that were read and not used yet.
+//! - Leaves to others: what is awaited and for how long (`connection`), who else hears it (`tap`).
 //! - Always true: a peer that drips bytes cannot stretch a deadline, because each read gets what is left of it.
 
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Socket;
 
 use super::peer::Peer;
-use super::transcript::Transcript;
+use super::tap::Tap;
 use crate::smtp::{BadReply, Cause, Reply, parse_reply};
 
 const READ_SIZE: usize = 4096;
@@ -32,17 +32,15 @@ pub struct Link {
     flight_size: usize,
     receive_timeout: Duration,
     send_timeout: Duration,
-    /// Log what goes to and fro: 1 for replies, 2 for commands too.
-    debug_level: usize,
-    transcript: Transcript,
+    tap: Tap,
 }
 
 /// A write that failed, or the peer's early word on it.
 pub type Written = Result<(), Cause>;
 
 impl Link {
-    /// Takes a connected socket; `debug_level` over 0 logs the conversation.
-    pub fn new(socket: Socket, peer: Peer, debug_level: usize, transcript: Transcript) -> Self {
+    /// Takes a connected socket, and who hears what is said on it.
+    pub fn new(socket: Socket, peer: Peer, tap: Tap) -> Self {
         let flight_size = flight_size(&socket);
         Self {
             socket,
@@ -53,8 +51,7 @@ impl Link {
             flight_size,
             receive_timeout: Duration::ZERO,
             send_timeout: Duration::ZERO,
-            debug_level,
-            transcript,
+            tap,
         }
     }
 
@@ -63,14 +60,14 @@ impl Link {
         &self.peer
     }
 
-    /// What was said so far.
-    pub fn transcript(&mut self) -> &mut Transcript {
-        &mut self.transcript
+    /// Who hears what is said.
+    pub fn tap(&mut self) -> &mut Tap {
+        &mut self.tap
     }
 
-    /// Adds to the transcript what was read and cannot be used.
+    /// Lets be heard what was read and cannot be used.
     pub fn note_surplus(&mut self) {
-        self.transcript.server(self.input.get(self.used..self.filled).unwrap_or_default());
+        self.tap.surplus(self.input.get(self.used..self.filled).unwrap_or_default());
     }
 
     /// Octets that can be written without the peer reading: half of the send buffer, since the kernel counts its
@@ -99,11 +96,8 @@ impl Link {
         let Some((reply, length)) = parse_reply(self.unused()).map_err(Cause::BadReply)? else {
             return Ok(None);
         };
-        self.transcript.server(&self.input[self.used..self.used + length]);
+        self.tap.reply(&reply, &self.input[self.used..self.used + length]);
         self.used += length;
-        if self.debug_level > 0 {
-            log::info!("{}: {}: < {}", thread_name(), self.peer.relay(), reply.one_line());
-        }
         Ok(Some(reply))
     }
 
@@ -173,7 +167,7 @@ impl Link {
 
     /// Writes command lines, until `deadline`.
     pub fn write_commands(&mut self, commands: &[u8], deadline: Instant) -> Written {
-        self.note_commands(commands);
+        self.tap.commands(commands);
         self.write(commands, Duration::MAX, deadline)
     }
 
@@ -194,17 +188,6 @@ impl Link {
             }
         }
         Ok(())
-    }
-
-    /// Logs and keeps command lines; to be called for those that go out together with content.
-    pub fn note_commands(&mut self, commands: &[u8]) {
-        self.transcript.client(commands);
-        if self.debug_level > 1 {
-            let (thread, relay) = (thread_name(), self.peer.relay());
-            for line in String::from_utf8_lossy(commands).lines() {
-                log::info!("{thread}: {relay}: > {line}");
-            }
-        }
     }
 
     /// Whether anything can be read, the end of file included, within `wait`.
@@ -232,11 +215,6 @@ impl From<BadReply> for Cause {
     fn from(bad: BadReply) -> Self {
         Self::BadReply(bad)
     }
-}
-
-/// Tells conversations with one server apart that go on at a time.
-fn thread_name() -> String {
-    std::thread::current().name().unwrap_or("unnamed").to_owned()
 }
 
 fn flight_size(socket: &Socket) -> usize {

@@ -13,6 +13,7 @@ mod link;
 mod peer;
 mod progress;
 mod stepwise;
+mod tap;
 mod transcript;
 
 pub use cached::{CachedConnection, Delivered, Observer};
@@ -20,4 +21,5 @@ pub use connect::{NotConnected, answers};
 pub use content::Content;
 pub use peer::Peer;
 pub use stepwise::Stepwise;
+pub use tap::Watcher;
 pub use transcript::{Line, Transcript, is_about_protocol};

@@ -67,17 +67,14 @@ impl Transcript {
 
     fn octets(&mut self, who: char, octets: &[u8]) {
         if self.is_on {
-            for line in octets.split_inclusive(|&octet| octet == b'\n') {
-                let line = line.strip_suffix(b"\n").unwrap_or(line);
-                self.line(who, line.strip_suffix(b"\r").unwrap_or(line));
-            }
+            for_each_line(octets, |text| self.line(who, text));
         }
     }
 
-    fn line(&mut self, who: char, octets: &[u8]) {
-        let mut line = String::with_capacity(octets.len().min(LINE_MAX) + 8);
+    fn line(&mut self, who: char, text: &str) {
+        let mut line = String::with_capacity(text.len() + 2);
         line.push(who);
-        escape(octets, &mut line);
+        line.push_str(text);
         line.push('\n');
         if self.end.is_empty() && self.start.len() + line.len() <= START_MAX {
             self.start.push_str(&line);
@@ -106,6 +103,17 @@ fn told(line: &str) -> Line<'_> {
         Some(("S", text)) => Line::Server(text),
         Some((_, text)) => Line::Note(text),
         None => Line::Note(line),
+    }
+}
+
+/// Hands on each line of what was said, in printable form.
+pub(super) fn for_each_line(octets: &[u8], mut take: impl FnMut(&str)) {
+    for line in octets.split_inclusive(|&octet| octet == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let mut text = String::with_capacity(line.len().min(LINE_MAX) + 8);
+        escape(line, &mut text);
+        take(&text);
     }
 }
 

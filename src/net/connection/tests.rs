@@ -21,7 +21,7 @@ fn used(transport: &Transport) -> (Connection, Socket) {
     });
     let peer = Peer::Unix { host: "here".into(), path: "/run/lmtp".into() };
     let mut connection =
-        Connection::start(ours, peer, 0, transport, "client.example", Transcript::default()).unwrap();
+        Connection::start(ours, peer, 0, transport, "client.example", Tap::default()).unwrap();
     connection.uses = 1;
     (connection, greets.join().unwrap())
 }
