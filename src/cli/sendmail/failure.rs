@@ -1,7 +1,7 @@
 //! How sendmail fails: one sentence for standard error and a code of sysexits(3), which callers go by.
 //!
 //! - Owns: which failure has which code.
-//! - Always true: a failure means that nothing was queued; where that cannot be known, its sentence says so.
+//! - Always true: a failure means that nothing was queued or sent; where that cannot be known, its sentence says so.
 
 use std::fmt;
 use std::io;
@@ -21,10 +21,12 @@ pub enum Code {
     Usage = 64,
     /// EX_DATAERR: an address or the header is wrong, or nobody is to get the message.
     Data = 65,
-    /// EX_NOUSER: the caller has no name.
+    /// EX_NOUSER: the caller has no name, or the server no such user.
     NoUser = 67,
-    /// EX_UNAVAILABLE: there is no queue, or the message is larger than it takes. (Others use this code for large
-    /// messages too, and what calls sendmail knows it.)
+    /// EX_NOHOST: the recipient's domain does not exist.
+    NoHost = 68,
+    /// EX_UNAVAILABLE: there is no queue, or the message is larger than it takes; or the server refused it for another
+    /// reason than those that have codes. (Others use this code for large messages too, and what calls sendmail knows it.)
     Unavailable = 69,
     /// EX_SOFTWARE: the agent and this command do not understand each other.
     Software = 70,
@@ -42,7 +44,7 @@ pub enum Code {
     Config = 78,
 }
 
-/// Why nothing was queued.
+/// Why nothing was queued or sent.
 #[derive(Debug)]
 pub struct Failure {
     code: Code,
@@ -85,11 +87,7 @@ impl From<ConfigError> for Failure {
 
 impl From<BadMessage> for Failure {
     fn from(error: BadMessage) -> Self {
-        let code = match error {
-            BadMessage::HeaderTooLarge | BadMessage::Recipients { .. } => Code::Data,
-            BadMessage::Io(_) => Code::Io,
-        };
-        Self::new(code, format!("the message was not queued: {error}"))
+        Self::new(of_message(&error), format!("the message was not queued: {error}"))
     }
 }
 
@@ -157,8 +155,16 @@ impl From<SubmitError> for Failure {
     }
 }
 
+/// The code for a message that cannot be taken.
+pub(super) fn of_message(error: &BadMessage) -> Code {
+    match error {
+        BadMessage::HeaderTooLarge | BadMessage::Recipients { .. } => Code::Data,
+        BadMessage::Io(_) => Code::Io,
+    }
+}
+
 /// The code for what the system said, where that is telling.
-fn of_system(error: &io::Error, otherwise: Code) -> Code {
+pub(super) fn of_system(error: &io::Error, otherwise: Code) -> Code {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Code::NoPermission,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {

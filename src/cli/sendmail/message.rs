@@ -17,6 +17,8 @@ use crate::mail::{Address, Sender};
 /// Octets of a header. Programs make ones of some kilobytes; only recipients of `-t` fill more: a million of them fit,
 /// which is what a queue file takes.
 pub const HEADER_SIZE_MAX: u32 = 32 << 20;
+/// What the separator line of a mailbox file begins with: no field does.
+const SEPARATOR: &[u8] = b"From ";
 /// Octets of input that are looked at at a time.
 const PIECE: usize = 64 << 10;
 
@@ -147,6 +149,18 @@ pub enum BadMessage {
     Io(#[from] io::Error),
 }
 
+/// Leaves out the separator line of a mailbox file, where a message begins with one. Returns what had to be read to see
+/// that it does not.
+pub fn skip_separator(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(SEPARATOR.len());
+    reader.take(SEPARATOR.len() as u64).read_to_end(&mut start)?;
+    if start == SEPARATOR {
+        reader.skip_until(b'\n')?;
+        start.clear();
+    }
+    Ok(start)
+}
+
 /// A message's header.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Header {
@@ -154,6 +168,8 @@ pub struct Header {
     text: Vec<u8>,
     /// Small, because a header may be nothing but fields of three octets.
     fields: Vec<Extent>,
+    /// The empty line that ended it, as it came; nothing if there was none.
+    end: Vec<u8>,
 }
 
 /// Where in a header's text a field stands.
@@ -204,12 +220,11 @@ impl Header {
             let length = reader.take(left.into()).read_until(b'\n', &mut header.text)?;
             let line = header.text.get(start..).unwrap_or_default();
             if matches!(line, b"" | b"\n" | b"\r\n") {
-                header.text.truncate(start);
+                header.end = header.text.split_off(start);
                 // Nothing was read because nothing may be read any more.
                 return if left == 0 { Err(BadMessage::HeaderTooLarge) } else { Ok((header, Vec::new())) };
             }
-            // The separator line of a mailbox file is no field.
-            if is_first && line.starts_with(b"From ") {
+            if is_first && line.starts_with(SEPARATOR) {
                 header.text.truncate(start);
             } else if !header.take_line(start) {
                 let body = header.text.split_off(start);
@@ -259,8 +274,21 @@ impl Header {
 
     /// Leaves out what nobody else may see (`-t` alone makes Bcc ours to obey and remove).
     pub fn remove_bcc(&mut self) {
-        let Self { text, fields } = self;
+        let Self { text, fields, .. } = self;
         fields.retain(|extent| !extent.in_text(text).is_one_of(&["Bcc", "Resent-Bcc"]));
+    }
+
+    /// Whether there is nothing but ASCII in it.
+    pub fn is_ascii(&self) -> bool {
+        self.fields().all(|field| field.raw.is_ascii())
+    }
+
+    /// What is left of it, octet by octet, with the empty line after it if there was one.
+    pub fn as_it_came(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.text.len() + self.end.len());
+        self.fields().for_each(|field| out.extend_from_slice(field.raw));
+        out.extend_from_slice(&self.end);
+        out
     }
 
     /// Writes the header as it is queued, and the empty line after it. Return-Path is what the last server on the

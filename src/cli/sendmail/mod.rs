@@ -8,6 +8,7 @@
 
 pub mod address_list;
 mod caller;
+mod direct;
 mod failure;
 mod message;
 mod options;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use super::queue;
 use crate::config::{Config, Sources};
-use crate::mail::{Address, Sender};
+use crate::mail::{Address, Sender, shortened};
 
 pub use failure::{Code, Failure};
 pub use options::{Direct, Mode, Options, Role, UsageError};
@@ -84,8 +85,8 @@ fn strict() -> Result<bool, Failure> {
 fn perform(role: Role, strict: bool, args: &[OsString], sources: &Sources) -> Result<ExitCode, Failure> {
     let options = Options::parse(role, strict, args).map_err(|error| Failure::of_usage(role, &error))?;
     match &options.mode {
-        Mode::Submit if options.direct.is_some() => {
-            Err(not_yet(role, "--lmtp and --esmtp", "delivery without a queue"))
+        Mode::Submit if let Some(direct) = &options.direct => {
+            direct::deliver(role, &options, direct, sources)
         }
         Mode::Smtp => Err(not_yet(role, "-bs", "speaking SMTP on standard input")),
         Mode::Submit => submit(role, &options, sources).map(|()| ExitCode::SUCCESS),
@@ -163,13 +164,7 @@ fn sender(options: &Options, caller: &Caller, config: &Config) -> Result<Sender,
     let bad = |text: String| Failure::new(Code::Data, format!("the message was not queued: {text}"));
     let address = match options.sender.as_deref().map(str::trim) {
         Some("" | "<>") => return Ok(Sender::NULL),
-        Some(text) => {
-            let mut list = address_list::parse(text).map_err(|error| bad(format!("option -f: {error}")))?;
-            match (list.pop(), list.is_empty()) {
-                (Some(address), true) => address,
-                _ => return Err(bad(format!("option -f: {text:?} is not one address"))),
-            }
-        }
+        Some(text) => one_address(text).map_err(|error| bad(format!("option -f: {error}")))?,
         None => {
             let login = caller.login()?;
             Address::from_parts(login, "")
@@ -178,4 +173,13 @@ fn sender(options: &Options, caller: &Caller, config: &Config) -> Result<Sender,
     };
     let completed = address.completed_with(&config.myorigin);
     completed.map(Sender::from).map_err(|error| bad(format!("{address} cannot be a sender: {error}")))
+}
+
+/// A text that is one address, and no list of them; else what is wrong with it.
+fn one_address(text: &str) -> Result<Address, String> {
+    let mut list = address_list::parse(text).map_err(|error| error.to_string())?;
+    match (list.pop(), list.is_empty()) {
+        (Some(address), true) => Ok(address),
+        _ => Err(format!("{:?} is not one address", shortened(text))),
+    }
 }

@@ -59,6 +59,11 @@ impl Stdin {
         Ok(Self { input, bell, stopped })
     }
 
+    /// Reads no more: what can be read from now on is an octet for each signal that came, or comes.
+    pub(super) fn into_bell(self) -> (File, Stopped) {
+        (self.bell.into(), self.stopped)
+    }
+
     /// What tells whether a signal has stopped the reading.
     pub(super) fn stopped(&self) -> Stopped {
         self.stopped.clone()

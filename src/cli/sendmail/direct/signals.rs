@@ -1,0 +1,84 @@
+//! TERM, INT and HUP while a message is delivered.
+//!
+//! - Owns: when a signal ends the process, and when it has to wait.
+//! - Leaves to others: signals while the message is read (`stdin`).
+//! - Always true: before the end of a message leaves for the first time a signal ends the process at once, and nobody got
+//!   anything. From then on somebody may have the mail: what runs is carried to its end, so that the exit code is true, and
+//!   nothing more begins. A second signal ends the process in any case.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::die_as_told;
+use super::super::options::Role;
+use super::super::stdin::{Stdin, Stopped};
+use super::results::say;
+
+/// What the thread that waits for signals and the one that delivers know of each other.
+#[derive(Clone, Debug)]
+pub(super) struct Signals(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The end of a message has left, or is about to.
+    may_be_delivered: bool,
+    /// A signal waits for the end.
+    is_told: bool,
+}
+
+impl Signals {
+    /// Waits for signals in a thread of its own from now on, one that has come already included.
+    pub(super) fn take_over(role: Role, stdin: Stdin) -> io::Result<Self> {
+        let signals = Self(Arc::default());
+        let (bell, stopped) = stdin.into_bell();
+        let shared = signals.clone();
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || shared.listen(role, bell, &stopped))?;
+        Ok(signals)
+    }
+
+    fn listen(&self, role: Role, mut bell: File, stopped: &Stopped) {
+        let mut ring = [0];
+        while bell.read_exact(&mut ring).is_ok() {
+            // Held until the process has ended: nothing can leave meanwhile.
+            let mut state = self.state();
+            if state.is_told {
+                say(&format!(
+                    "{}: ended by a second signal; recipients who are not named above may have the mail, and get it \
+                     twice if it is sent again",
+                    role.name()
+                ));
+            }
+            if state.is_told || !state.may_be_delivered {
+                die_as_told(stopped);
+            }
+            state.is_told = true;
+            say(&format!(
+                "{}: a signal came when the mail had left; the server's answer is waited for, unless another signal \
+                 comes",
+                role.name()
+            ));
+        }
+    }
+
+    /// The end of a message is about to leave. An error means that it must not.
+    pub(super) fn point_of_no_return(&self) -> io::Result<()> {
+        let mut state = self.state();
+        if state.is_told {
+            return Err(io::Error::other("a signal came"));
+        }
+        state.may_be_delivered = true;
+        Ok(())
+    }
+
+    /// Whether a signal waits for the end.
+    pub(super) fn is_told(&self) -> bool {
+        self.state().is_told
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
