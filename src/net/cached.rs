@@ -33,8 +33,12 @@ pub trait Observer {
     fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()>;
     /// Outcomes, each recipient's once. May be empty.
     fn settled(&mut self, settled: Vec<Settled>);
-    /// A server was passed over for the next one, or a destination will be spoken to differently from now on.
+    /// A server was passed over for the next one.
     fn note(&mut self, text: &str);
+    /// A destination will be spoken to differently from now on.
+    fn manner_changed(&mut self, text: &str) {
+        self.note(text);
+    }
     /// A server broke the protocol: the postmaster may want to know.
     fn protocol_error(&mut self, text: &str);
     /// Whether [`Observer::conversation`] is of any use. If not, nothing is kept for it.
@@ -294,7 +298,8 @@ impl CachedConnection {
             && error.is_protocol_error()
             && self.stepwise.remember(destination, Instant::now())
         {
-            observer.note(&format!("{error}; {destination} is spoken to without pipelining for an hour"));
+            let text = format!("{error}; {destination} is spoken to without pipelining for an hour");
+            observer.manner_changed(&text);
         }
     }
 }

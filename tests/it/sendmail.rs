@@ -1,5 +1,6 @@
 //! `lastmile sendmail`: exit codes, and what lies in the queue afterwards.
 
+mod direct;
 mod hardened;
 mod hostile;
 mod names;

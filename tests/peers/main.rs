@@ -9,5 +9,6 @@
 mod common;
 
 mod delivery;
+mod direct;
 mod dovecot;
 mod harness;

@@ -153,6 +153,9 @@ impl Observer for Results<'_> {
         say(&format!("{}: {text}", self.role.name()));
     }
 
+    /// The command ends before that matters to anybody but itself.
+    fn manner_changed(&mut self, _: &str) {}
+
     /// The outcomes say so too.
     fn protocol_error(&mut self, _: &str) {}
 }
