@@ -212,6 +212,14 @@ fn a_reply_settles_its_recipient_and_no_other() {
             assert!(line.ends_with("-- message may be sent more than once)"), "{line}");
         }
     }
+    // Of the first the server speaks; of the other nobody knows.
+    let server = Served::by("data-done ann@y 421 4.3.2 bye");
+    let heard = server.lmtp("sendmail", &["ann@y", "bob@y"], MESSAGE);
+    assert_eq!(heard.code, Some(75), "{}", heard.stderr);
+    let said = "said: 421 4.3.2 bye (in reply to end of DATA command)";
+    assert!(heard.of("ann@y").ends_with(&format!("{said})")), "{}", heard.stderr);
+    let in_doubt = format!("{said} -- message may be sent more than once)");
+    assert!(heard.of("bob@y").ends_with(&in_doubt), "{}", heard.stderr);
 }
 
 #[test]
@@ -411,6 +419,14 @@ fn the_dialogue_is_shown_where_it_is_asked_for() {
     assert_eq!(heard.stdout, "250 2.0.0 <bob@y> stored\n");
     let quiet = server.lmtp("smtpc", &["ann@y"], MESSAGE);
     assert_eq!((quiet.stderr.lines().count(), quiet.stdout.as_str()), (1, ""));
+    // What cannot be understood is what one wants to see most.
+    for (script, shown) in
+        [("greeting garbage 22 what\u{7}", "S: 22 what\\u{7}"), ("mail garbage odd", "S: odd")]
+    {
+        let heard = Served::by(script).lmtp("smtpc", &["--dump", "ann@y"], MESSAGE);
+        assert_eq!(heard.code, Some(254), "{}", heard.stderr);
+        assert!(heard.stderr.lines().any(|line| line == shown), "{shown:?} is not in {}", heard.stderr);
+    }
 }
 
 #[test]

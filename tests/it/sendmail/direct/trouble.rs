@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use lastmile::sink::Extension;
 use rustix::process::Signal;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{Heard, MESSAGE, NAMES, Place, Served};
 use crate::common::agent::{LASTMILE, SOON, run};
@@ -66,6 +67,29 @@ fn once_no_server_is_ready_nobody_else_is_tried() {
         heard.stderr
     );
     assert_eq!(server.sink.counts().connections, 2);
+}
+
+#[test]
+fn a_server_without_room_for_a_connection_may_be_tried_again() {
+    let place = Place::new("[transport.lmtp]\nconnect_timeout = \"1s\"\n");
+    let address = SockAddr::unix(place.socket()).unwrap();
+    let new = || Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let listener = new();
+    listener.bind(&address).unwrap();
+    listener.listen(0).unwrap();
+    let waiting: Vec<_> = std::iter::repeat_with(|| {
+        let socket = new();
+        socket.set_nonblocking(true).unwrap();
+        socket.connect(&address).map(|()| socket)
+    })
+    .map_while(Result::ok)
+    .take(100)
+    .collect();
+    assert!(waiting.len() < 100, "the backlog has no end");
+    let heard = place.call("smtpc", &["--lmtp", &place.socket(), "-f", "a@x", "b@y"], MESSAGE);
+    assert_eq!(heard.code, Some(255), "{}", heard.stderr);
+    let line = heard.of("b@y");
+    assert!(line.contains("dsn=4.4.1, status=deferred (connect to localhost["), "{line}");
 }
 
 #[test]
@@ -237,6 +261,26 @@ fn a_signal_when_the_mail_has_left_waits_for_the_truth() {
             }
         }
     }
+}
+
+#[test]
+fn a_signal_before_the_mail_leaves_for_the_next_holds_it_back() {
+    let config = "[transport.lmtp]\ndestination_recipient_limit = 1\n";
+    let server = Served::with(config, "mail after 1 delay 1s", |sink| {
+        sink.without = vec![Extension::Pipelining];
+    });
+    let running = Running::with_message(&server, "sendmail", &["ann@y", "bob@y"]);
+    wait_for("the second MAIL", SOON, || {
+        let said = fs::read_to_string(&running.stderr).unwrap();
+        (said.matches("C: MAIL").count() == 2).then_some(())
+    });
+    running.process.signal(Signal::TERM);
+    let heard = running.end();
+    assert_eq!(heard.code, Some(75), "{}", heard.stderr);
+    assert!(heard.of("ann@y").contains("status=sent"), "{}", heard.stderr);
+    assert!(heard.of("bob@y").contains("status=deferred (local data error"), "{}", heard.stderr);
+    assert!(heard.of("bob@y").ends_with(": a signal came)"), "{}", heard.stderr);
+    assert_eq!((server.mail_of("ann@y").len(), server.mail_of("bob@y").len()), (1, 0));
 }
 
 #[test]
