@@ -164,7 +164,7 @@ pub(super) fn of_message(error: &BadMessage) -> Code {
 }
 
 /// The code for what the system said, where that is telling.
-pub(super) fn of_system(error: &io::Error, otherwise: Code) -> Code {
+fn of_system(error: &io::Error, otherwise: Code) -> Code {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Code::NoPermission,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {

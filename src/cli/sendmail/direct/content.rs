@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 
-use super::super::failure::{Code, Failure, of_message, of_system};
+use super::super::failure::{Code, Failure, of_message};
 use super::super::message::{Header, skip_separator};
 use super::super::options::Options;
 use super::not_sent;
@@ -62,14 +62,11 @@ fn bad_content(error: ContentError) -> Failure {
     }
 }
 
-/// The caller can send the message again when there is room; only a broken disk is another matter.
+/// Whatever is wrong with the directory for temporary files, the message is not at fault: who keeps mail on 75 keeps it.
 fn no_file(doing: &str, error: &io::Error) -> Failure {
-    let code = match of_system(error, Code::Io) {
-        Code::Io if doing == "write" => Code::Io,
-        _ => Code::Temporary,
-    };
     let place = std::env::temp_dir();
-    not_sent(code, format_args!("cannot {doing} a temporary file in {}: {error}", place.display()))
+    let text = format_args!("cannot {doing} a temporary file in {}: {error}", place.display());
+    not_sent(Code::Temporary, text)
 }
 
 #[cfg(test)]
@@ -146,16 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_worth_trying_again() {
-        use rustix::io::Errno;
-        for (doing, errno, code) in [
-            ("make", Errno::ACCESS, 75),
-            ("make", Errno::NOENT, 75),
-            ("write", Errno::NOSPC, 75),
-            ("write", Errno::FBIG, 75),
-            ("write", Errno::IO, 74),
+    fn a_disk_that_fails_is_not_the_fault_of_the_message() {
+        let error = || io::Error::from(rustix::io::Errno::IO);
+        for (failure, code) in [
+            (bad_content(ContentError::Disk(error())), 75),
+            (bad_content(ContentError::Source(error())), 74),
+            (bad_content(ContentError::TooLarge(7)), 69),
         ] {
-            assert_eq!(no_file(doing, &errno.into()).code(), code, "{doing} {errno}");
+            assert_eq!(failure.code(), code, "{failure}");
         }
     }
 }
