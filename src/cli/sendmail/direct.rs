@@ -29,7 +29,7 @@ use crate::mail::{
     Recipient, Sender, TransportName,
 };
 use crate::net::{CachedConnection, Content, Delivered};
-use crate::spool;
+use crate::spool::{self, RECIPIENTS_MAX};
 
 use content::Message;
 use results::{Results, Times};
@@ -65,10 +65,7 @@ pub(super) fn deliver(
 
     let (mut message, signals) = read(role, options, config.message_size_limit)?;
     std::mem::take(&mut message.recipients).into_iter().for_each(|address| recipients.add(address));
-    let recipients = recipients.list;
-    if recipients.is_empty() {
-        return Err(not_sent(Code::Data, "its header names no recipients"));
-    }
+    let recipients = recipients.into_list()?;
     let envelope = Envelope {
         // Nobody asks for the ID of what is in no queue.
         id: QueueId::new(0, 0),
@@ -163,9 +160,21 @@ impl Recipients {
         let kind = if address.needs_smtputf8() { "utf-8" } else { "rfc822" };
         let is_told = !self.notify.is_default() && !address.domain().is_empty();
         let orcpt = is_told.then(|| format!("{kind};{address}").parse().ok()).flatten();
-        // The header's size and the system's limit to arguments keep this far from its end.
+        // Beyond the limit nothing is done with them.
         let position = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
         self.list.push(Recipient { notify: self.notify, orcpt, ..Recipient::new(position, address) });
+    }
+
+    /// All of them, in the order in which they were named. There are no more than a queued message may have.
+    fn into_list(self) -> Result<Vec<Recipient>, Failure> {
+        match self.list.len() {
+            0 => Err(not_sent(Code::Data, "its header names no recipients")),
+            count if count > RECIPIENTS_MAX as usize => {
+                let text = format_args!("it has {count} recipients, not 1 to {RECIPIENTS_MAX}");
+                Err(not_sent(Code::Data, text))
+            }
+            _ => Ok(self.list),
+        }
     }
 }
 
@@ -238,4 +247,20 @@ impl Mail<'_> {
 fn suspended(reason: &Reason) -> Reason {
     let text = format!("delivery temporarily suspended: {}", reason.text);
     Reason { text, ..reason.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_recipients_as_in_a_queue_file_at_most() {
+        let one = Recipient::new(0, "a@x".parse().unwrap());
+        let most = RECIPIENTS_MAX as usize;
+        for (count, code) in [(0, Some(65)), (1, None), (most, None), (most + 1, Some(65))] {
+            let list = vec![one.clone(); count];
+            let recipients = Recipients { list, ..Recipients::new(Notify::default()) };
+            assert_eq!(recipients.into_list().err().map(|failure| failure.code()), code, "{count}");
+        }
+    }
 }
