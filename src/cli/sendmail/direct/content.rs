@@ -8,10 +8,10 @@
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 
-use super::super::failure::{Code, Failure, of_message};
-use super::super::message::{Header, skip_separator};
-use super::super::options::Options;
 use super::not_sent;
+use crate::cli::sendmail::failure::{Code, Failure, of_message};
+use crate::cli::sendmail::message::{Header, skip_separator};
+use crate::cli::sendmail::options::Options;
 use crate::mail::Address;
 use crate::spool::{ContentError, Written, append_content};
 

@@ -4,8 +4,8 @@
 //! - Leaves to others: failures before anything was sent (`failure`).
 //! - Always true: 0 only if every recipient's mail was accepted.
 
-use super::super::failure::Code;
-use super::super::options::Role;
+use crate::cli::sendmail::failure::Code;
+use crate::cli::sendmail::options::Role;
 use crate::mail::{Outcome, Reason};
 
 /// smtpc: the server refused the mail, or us.

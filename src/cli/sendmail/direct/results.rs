@@ -8,9 +8,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::super::options::Role;
 use super::exit;
 use super::signals::Signals;
+use crate::cli::sendmail::options::Role;
 use crate::mail::{Attempt, Delays, Outcome, Recipient};
 use crate::net::{Line, Observer, Peer};
 use crate::smtp::{Capabilities, Settled};

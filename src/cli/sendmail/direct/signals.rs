@@ -10,10 +10,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::die_as_told;
-use super::super::options::Role;
-use super::super::stdin::{Stdin, Stopped};
 use super::results::say;
+use crate::cli::sendmail::die_as_told;
+use crate::cli::sendmail::options::Role;
+use crate::cli::sendmail::stdin::{Stdin, Stopped};
 
 /// What the thread that waits for signals and the one that delivers know of each other.
 #[derive(Clone, Debug)]
