@@ -17,8 +17,8 @@ use crate::mail::{Address, Sender};
 /// Octets of a header. Programs make ones of some kilobytes; only recipients of `-t` fill more: a million of them fit,
 /// which is what a queue file takes.
 pub const HEADER_SIZE_MAX: u32 = 32 << 20;
-/// What the separator line of a mailbox file begins with: no field does.
-const SEPARATOR: &[u8] = b"From ";
+/// Octets by which a line is known to separate messages in a mailbox file.
+const SEPARATOR_SEEN: u64 = 64;
 /// Octets of input that are looked at at a time.
 const PIECE: usize = 64 << 10;
 
@@ -149,16 +149,19 @@ pub enum BadMessage {
     Io(#[from] io::Error),
 }
 
-/// Leaves out the separator line of a mailbox file, where a message begins with one. Returns what had to be read to see
-/// that it does not.
-pub fn skip_separator(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
-    let mut start = Vec::with_capacity(SEPARATOR.len());
-    reader.take(SEPARATOR.len() as u64).read_to_end(&mut start)?;
-    if start == SEPARATOR {
-        reader.skip_until(b'\n')?;
-        start.clear();
+/// Leaves out the lines that separate messages in a mailbox file, where a message begins with them. Returns what had to be
+/// read to see that it does not any more.
+pub fn skip_separators(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    loop {
+        let mut start = Vec::new();
+        reader.take(SEPARATOR_SEEN).read_until(b'\n', &mut start)?;
+        if !is_separator(&start) {
+            return Ok(start);
+        }
+        if !start.ends_with(b"\n") {
+            reader.skip_until(b'\n')?;
+        }
     }
-    Ok(start)
 }
 
 /// A message's header.
@@ -211,11 +214,12 @@ pub struct Additions<'a> {
 
 impl Header {
     /// Reads a header, and the empty line after it. Also returns what was read of the body: a message may begin
-    /// with its body, or its body may follow the last field directly.
+    /// with its body, or its body may follow the last field directly. Lines that separate messages in a mailbox file
+    /// are no fields, and dropped where the message begins with them.
     pub fn read(reader: &mut impl BufRead) -> Result<(Self, Vec<u8>), BadMessage> {
         let mut header = Self::default();
         let mut left = HEADER_SIZE_MAX;
-        for is_first in std::iter::once(true).chain(std::iter::repeat(false)) {
+        loop {
             let start = header.text.len();
             let length = reader.take(left.into()).read_until(b'\n', &mut header.text)?;
             let line = header.text.get(start..).unwrap_or_default();
@@ -224,7 +228,7 @@ impl Header {
                 // Nothing was read because nothing may be read any more.
                 return if left == 0 { Err(BadMessage::HeaderTooLarge) } else { Ok((header, Vec::new())) };
             }
-            if is_first && line.starts_with(SEPARATOR) {
+            if start == 0 && is_separator(line) {
                 header.text.truncate(start);
             } else if !header.take_line(start) {
                 let body = header.text.split_off(start);
@@ -233,7 +237,6 @@ impl Header {
             // At most what was left, which fits.
             left -= u32::try_from(length).unwrap_or(left);
         }
-        Ok((header, Vec::new()))
     }
 
     /// Takes the line from `start` on as a field or the rest of one; not if it belongs to the body.
@@ -344,6 +347,12 @@ impl Field<'_> {
         let value = self.raw.iter().position(|&b| b == b':').and_then(|at| self.raw.get(at + 1..));
         String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
     }
+}
+
+/// Whether a line separates messages in a mailbox file. Who stores a message that has one puts a `>` before it.
+fn is_separator(line: &[u8]) -> bool {
+    let marks = line.iter().take_while(|&&octet| octet == b'>').count();
+    line.get(marks..).is_some_and(|line| line.starts_with(b"From "))
 }
 
 /// Octets of the name of the field that a line begins (RFC 5322 sections 2.2 and 4.5: blanks before the colon are old).
@@ -473,6 +482,10 @@ mod tests {
             (
                 "From ann Sat Nov\nFrom: b@y\nDate: t\n\nFrom x\n",
                 format!("From: b@y\nDate: t\n{id}\nFrom x\n"),
+            ),
+            (
+                "From ann Sat Nov\n>>From bob Fri Nov\nFrom: b@y\nDate: t\n\n>From x\n",
+                format!("From: b@y\nDate: t\n{id}\n>From x\n"),
             ),
             ("From: b@y\nDate: t\nSubject: no end", format!("From: b@y\nDate: t\nSubject: no end\n{id}\n")),
             ("From: b@y\nDate: t\nbody at once\n", format!("From: b@y\nDate: t\n{id}\nbody at once\n")),

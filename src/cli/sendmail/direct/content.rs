@@ -10,7 +10,7 @@ use std::io::{self, BufRead, Read};
 
 use super::not_sent;
 use crate::cli::sendmail::failure::{Code, Failure, of_message};
-use crate::cli::sendmail::message::{Header, skip_separator};
+use crate::cli::sendmail::message::{Header, skip_separators};
 use crate::cli::sendmail::options::Options;
 use crate::mail::Address;
 use crate::spool::{ContentError, Written, append_content};
@@ -41,7 +41,7 @@ impl Message {
             has_utf8_header = !header.is_ascii();
             [header.as_it_came(), body].concat()
         } else {
-            skip_separator(input)
+            skip_separators(input)
                 .map_err(|error| not_sent(Code::Io, format_args!("it cannot be read: {error}")))?
         };
         let mut file = tempfile::tempfile().map_err(|error| no_file("make", &error))?;
@@ -95,6 +95,7 @@ mod tests {
             ("To: a@x\r\n\r\nbody\r\n", "To: a@x\r\n\r\nbody\r\n"),
             ("From ann Sat\nTo: a@x\n\nFrom b\n", "To: a@x\r\n\r\nFrom b\r\n"),
             ("From ann", ""),
+            ("From ann Sat\n>From bob Fri\nTo: a@x\n", "To: a@x\r\n"),
             ("From: ann@x\n", "From: ann@x\r\n"),
             ("Fro", "Fro\r\n"),
             ("no header\n", "no header\r\n"),
