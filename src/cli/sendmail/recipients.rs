@@ -59,7 +59,7 @@ impl<'a> Recipients<'a> {
 
     fn push(&mut self, address: &Address, orcpt: Option<OriginalRecipient>) -> Result<(), Failure> {
         let address = self.completed(address)?;
-        if self.seen.insert(address.clone()) {
+        if self.seen.insert(comparable(&address)) {
             // The position is the spool's to set.
             self.list.push(Recipient { notify: self.notify, orcpt, ..Recipient::new(0, address) });
         }
@@ -76,6 +76,17 @@ impl<'a> Recipients<'a> {
     pub(super) fn into_vec(self) -> Vec<Recipient> {
         self.list
     }
+}
+
+/// The address with its domain in lower case: the case of a domain means nothing, that of a local part may.
+fn comparable(address: &Address) -> Address {
+    let domain = address.domain();
+    if !domain.bytes().any(|octet| octet.is_ascii_uppercase()) {
+        return address.clone();
+    }
+    // What was an address is one in lower case too.
+    Address::from_parts(address.local_part(), &domain.to_ascii_lowercase())
+        .unwrap_or_else(|_| address.clone())
 }
 
 #[cfg(test)]
@@ -99,6 +110,7 @@ mod tests {
         for (arguments, no_aliases, expected) in [
             (&["carl"][..], false, "carl@example"),
             (&["carl@x", "CARL@x"], false, "carl@x CARL@x"),
+            (&["carl@Y.Example", "carl@y.example", "Carl@y.example"], false, "carl@Y.Example Carl@y.example"),
             (&["carl, dora", "Carl <carl@example>"], false, "carl@example dora@example"),
             // "ann" behind "root" is not an alias again: that is one level.
             (&["root"], false, "ann@example(rfc822;root@example) ops@other(rfc822;root@example)"),
