@@ -154,6 +154,16 @@ fn recipients_in_the_header_are_found_and_bcc_is_removed() {
 }
 
 #[test]
+fn who_gets_a_blind_copy_stays_unknown_also_where_recipients_are_named() {
+    let queue = Queue::new();
+    let input = "To: bob@y.example\nBCC: dora@z.example,\n eve@z.example\nResent-Bcc: fay@z.example\nFrom: a@x\n\nBcc: text\n";
+    assert_queued(&run(queue.command(&["-f", "a@x", "bob@y.example"]), input));
+    let message = queue.message("active");
+    assert!(!message.contains("z.example"), "{message}");
+    assert!(message.ends_with("\r\n\r\nBcc: text\r\n"), "{message}");
+}
+
+#[test]
 fn what_cannot_be_queued_says_why_and_leaves_nothing() {
     let large = format!("Subject: x\n\n{}", "line\n".repeat(4000));
     for (args, input, code, words) in [

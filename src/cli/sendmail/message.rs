@@ -275,7 +275,7 @@ impl Header {
         Ok(recipients)
     }
 
-    /// Leaves out what nobody else may see (`-t` alone makes Bcc ours to obey and remove).
+    /// Leaves out what nobody else may see.
     pub fn remove_bcc(&mut self) {
         let Self { text, fields, .. } = self;
         fields.retain(|extent| !extent.in_text(text).is_one_of(&["Bcc", "Resent-Bcc"]));

@@ -41,7 +41,7 @@ pub(super) struct Submission {
     pub(super) sender: Sender,
     /// The sender's full name, if the message has no From.
     pub(super) full_name: Option<String>,
-    /// More recipients stand in the header, and Bcc goes.
+    /// More recipients stand in the header.
     pub(super) recipients_from_header: bool,
     pub(super) nexthop: Option<String>,
     pub(super) envid: Option<String>,
@@ -93,8 +93,9 @@ impl<'a> Submitter<'a> {
         let (mut header, body) = Header::read(&mut input)?;
         if submission.recipients_from_header {
             recipients.add_all(header.recipients()?)?;
-            header.remove_bcc();
         }
+        // Whether or not it was obeyed: what is queued goes to people who must not read it.
+        header.remove_bcc();
         let recipients = recipients.into_vec();
         if recipients.is_empty() {
             let text = "the message was not queued: its header names no recipients";
