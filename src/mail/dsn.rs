@@ -153,6 +153,14 @@ impl OriginalRecipient {
         self.0.split_once(';').map_or("", |(_, address)| address)
     }
 
+    /// Reads the value of an ORCPT parameter, encoded.
+    pub fn from_parameter(text: &str) -> Result<Self, BadParameter> {
+        let (kind, address) = text.split_once(';').ok_or(BadParameter::OriginalRecipient)?;
+        let is_utf8 = kind.eq_ignore_ascii_case("utf-8");
+        let decoded = if is_utf8 { from_utf8_xtext(address) } else { from_xtext(address) };
+        format!("{kind};{}", decoded.ok_or(BadParameter::OriginalRecipient)?).parse()
+    }
+
     /// As the value of an ORCPT parameter, encoded.
     pub fn parameter(&self) -> String {
         let (kind, address) = self.0.split_once(';').unwrap_or(("rfc822", ""));
@@ -192,6 +200,51 @@ pub fn xtext(text: &str) -> String {
     encoded
 }
 
+/// Decodes xtext (RFC 3461 section 4). `None` for what is none, or stands for octets that are no UTF-8.
+pub fn from_xtext(text: &str) -> Option<String> {
+    let mut octets = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(octet) = octets.next() {
+        match octet {
+            b'+' => {
+                let (high, low) = (hexadecimal(octets.next()?)?, hexadecimal(octets.next()?)?);
+                decoded.push(high << 4 | low);
+            }
+            b'!'..=b'~' if octet != b'=' => decoded.push(octet),
+            _ => return None,
+        }
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// A hexadecimal digit; xtext has upper case ones only.
+fn hexadecimal(octet: u8) -> Option<u8> {
+    match octet {
+        b'0'..=b'9' => Some(octet - b'0'),
+        b'A'..=b'F' => Some(octet - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// Decodes `utf-8-addr-xtext` or `utf-8-addr-unitext` (RFC 6533 section 3), whose characters may also be written as
+/// they are.
+fn from_utf8_xtext(text: &str) -> Option<String> {
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if c == '\\' {
+            let (code, after) = rest.strip_prefix("\\x{")?.split_once('}')?;
+            let fits = (2..=6).contains(&code.len()) && code.bytes().all(|b| hexadecimal(b).is_some());
+            decoded.push(char::from_u32(u32::from_str_radix(code, 16).ok().filter(|_| fits)?)?);
+            rest = after;
+        } else {
+            decoded.push((c != '+' && c != '=' && c > ' ').then_some(c)?);
+            rest = rest.get(c.len_utf8()..)?;
+        }
+    }
+    Some(decoded)
+}
+
 /// Encodes as `utf-8-addr-xtext` (RFC 6533 section 3).
 fn utf8_xtext(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -209,6 +262,7 @@ serde_as_text!(Notify, Return, OriginalRecipient);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn notify_reads_and_writes_in_rfc_order() {
@@ -226,10 +280,49 @@ mod tests {
             ("rfc822;é1@full.example", "rfc822;+C3+A91@full.example"),
             ("utf-8;é+1@x", "utf-8;\\x{E9}\\x{2B}1@x"),
         ] {
-            assert_eq!(text.parse::<OriginalRecipient>().unwrap().parameter(), wire);
+            let recipient = text.parse::<OriginalRecipient>().unwrap();
+            assert_eq!(recipient.parameter(), wire);
+            assert_eq!(OriginalRecipient::from_parameter(wire), Ok(recipient));
         }
         for text in ["", "c@y", ";c@y", "rfc822;", "rfc822;a\r\nb"] {
             assert!(text.parse::<OriginalRecipient>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_encoded_as_it_should_be_is_not_guessed_at() {
+        for wire in [
+            "",
+            "c@y",
+            "rfc822;",
+            "rfc822;a=b@x",
+            "rfc822;a+b@x",
+            "rfc822;a+2",
+            "rfc822;a+2b@x",
+            "rfc822;a+0D+0Ab@x",
+            "rfc822;+E9@x",
+            "rfc822;é@x",
+            "utf-8;\\x{E9@x",
+            "utf-8;\\x{110000}@x",
+            "utf-8;\\x{0D}@x",
+            "utf-8;\\e@x",
+        ] {
+            assert_eq!(
+                OriginalRecipient::from_parameter(wire),
+                Err(BadParameter::OriginalRecipient),
+                "{wire:?}"
+            );
+        }
+        let unencoded = OriginalRecipient::from_parameter("UTF-8;é@x").unwrap();
+        assert_eq!(unencoded.as_str(), "UTF-8;é@x");
+        assert_eq!(from_xtext("a+20b+2B").as_deref(), Some("a b+"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_encoded_so_that_it_comes_back(text in "\\PC{1,30}") {
+            prop_assert_eq!(from_xtext(&xtext(&text)), Some(text.clone()));
+            prop_assert_eq!(from_utf8_xtext(&utf8_xtext(&text)), Some(text));
         }
     }
 }

@@ -18,7 +18,7 @@ pub use address::{Address, BadAddress, Sender};
 pub use attempt::Attempt;
 pub use delays::{Delay, Delays};
 pub use destination::{BadNexthop, Destination, Nexthop, Protocol, Server, TransportName};
-pub use dsn::{BadParameter, Notify, OriginalRecipient, Return, xtext};
+pub use dsn::{BadParameter, Notify, OriginalRecipient, Return, from_xtext, xtext};
 pub use envelope::{Batch, BodyType, Envelope, Recipient};
 pub use outcome::{EnhancedStatus, Outcome, Reason};
 pub use queue_id::QueueId;

@@ -3,7 +3,7 @@
 //! - Owns: taking the transparency dots out, finding the end.
 //! - Leaves to others: what becomes of the content (the `take` of each function).
 //! - Always true: only CRLF "." CRLF ends DATA. A bare LF or CR never does, nor makes a dot transparent, so that
-//!   content cannot smuggle a second message.
+//!   content cannot smuggle a second message. Whoever asks for lines that end in LF gets the same of those.
 
 use std::time::{Duration, Instant};
 
@@ -54,42 +54,79 @@ pub(super) fn receive_chunk(
     Ok(())
 }
 
+/// What ends a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEnd {
+    /// CR LF, as SMTP wants it.
+    CrLf,
+    /// LF, as people at a terminal and shell scripts write it.
+    Lf,
+}
+
+impl LineEnd {
+    /// The line that ends the content.
+    fn lone_dot(self) -> &'static [u8] {
+        match self {
+            Self::CrLf => b".\r\n",
+            Self::Lf => b".\n",
+        }
+    }
+
+    /// The end of one line, and a dot that begins the next.
+    fn next_dot(self) -> &'static [u8] {
+        match self {
+            Self::CrLf => b"\r\n.",
+            Self::Lf => b"\n.",
+        }
+    }
+}
+
 /// Takes the transparency dots out of what arrives in pieces.
 #[derive(Debug)]
 pub struct DotDecoder {
+    line_end: LineEnd,
     at_line_start: bool,
 }
 
 impl Default for DotDecoder {
-    /// Content begins at the start of a line.
+    /// For lines that end in CR LF.
     fn default() -> Self {
-        Self { at_line_start: true }
+        Self::new(LineEnd::CrLf)
     }
 }
 
 impl DotDecoder {
+    /// Content begins at the start of a line.
+    pub fn new(line_end: LineEnd) -> Self {
+        Self { line_end, at_line_start: true }
+    }
+
     /// Decodes what it can of `input`; returns the octets that it used, and whether the end was among them. What is
     /// left (two octets at most) has to be given again, with more.
     pub fn decode(&mut self, input: &[u8], take: &mut impl FnMut(&[u8])) -> (usize, bool) {
+        let (lone_dot, next_dot) = (self.line_end.lone_dot(), self.line_end.next_dot());
         let mut rest = input;
         loop {
             if self.at_line_start {
-                if rest.starts_with(b".\r\n") {
-                    return (input.len() - rest.len() + 3, true);
+                if let Some(after) = rest.strip_prefix(lone_dot) {
+                    return (input.len() - after.len(), true);
                 }
-                if b".\r\n".starts_with(rest) {
+                if lone_dot.starts_with(rest) {
                     return (input.len() - rest.len(), false);
                 }
                 rest = rest.strip_prefix(b".").unwrap_or(rest);
                 self.at_line_start = false;
             }
-            let Some(at) = memmem::find(rest, b"\r\n.") else {
-                let open = if rest.ends_with(b"\r\n") { 2 } else { usize::from(rest.ends_with(b"\r")) };
-                let (whole, open) = rest.split_at(rest.len() - open);
+            let Some(at) = memmem::find(rest, next_dot) else {
+                // Without its last octet that mark is a line's end; a part of it may stand at the end of the input.
+                let is_begun =
+                    |&length: &usize| next_dot.get(..length).is_some_and(|mark| rest.ends_with(mark));
+                let begun = (1..next_dot.len()).rev().find(is_begun);
+                let (whole, open) = rest.split_at(rest.len() - begun.unwrap_or(0));
                 take(whole);
                 return (input.len() - open.len(), false);
             };
-            let (lines, after) = rest.split_at(at + 2);
+            let (lines, after) = rest.split_at(at + next_dot.len() - 1);
             take(lines);
             rest = after;
             self.at_line_start = true;
@@ -103,8 +140,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// Decodes `wire`, which arrives in pieces of `size`; the content, and what was left after the end.
-    fn decode(wire: &[u8], size: usize) -> Option<(Vec<u8>, Vec<u8>)> {
-        let (mut decoder, mut held, mut content) = (DotDecoder::default(), Vec::new(), Vec::new());
+    fn decode(line_end: LineEnd, wire: &[u8], size: usize) -> Option<(Vec<u8>, Vec<u8>)> {
+        let (mut decoder, mut held, mut content) = (DotDecoder::new(line_end), Vec::new(), Vec::new());
         for (at, piece) in wire.chunks(size).enumerate() {
             held.extend_from_slice(piece);
             let (used, done) = decoder.decode(&held, &mut |octets| content.extend_from_slice(octets));
@@ -132,11 +169,27 @@ mod tests {
             (b"a\r\n.\nb\r\n.\r\n", b"a\r\n\nb\r\n"),
         ] {
             for size in 1..=wire.len() {
-                let (decoded, rest) = decode(wire, size).unwrap();
+                let (decoded, rest) = decode(LineEnd::CrLf, wire, size).unwrap();
                 assert_eq!((&decoded[..], &rest[..]), (content, &b""[..]), "{wire:?} in {size}");
             }
         }
-        assert_eq!(decode(b"a\r\n.", 1), None);
+        assert_eq!(decode(LineEnd::CrLf, b"a\r\n.", 1), None);
+    }
+
+    #[test]
+    fn where_lines_end_in_lf_a_dot_between_two_does() {
+        for (wire, content) in [
+            (&b".\n"[..], &b""[..]),
+            (b"a\n.\n", b"a\n"),
+            (b"a\n..b\n.c\n\n.\n", b"a\n.b\nc\n\n"),
+            (b"a\n.\r\n.\n", b"a\n\r\n"),
+        ] {
+            for size in 1..=wire.len() {
+                let (decoded, rest) = decode(LineEnd::Lf, wire, size).unwrap();
+                assert_eq!((&decoded[..], &rest[..]), (content, &b""[..]), "{wire:?} in {size}");
+            }
+        }
+        assert_eq!(decode(LineEnd::Lf, b"a\n.", 1), None);
     }
 
     proptest! {
@@ -147,7 +200,7 @@ mod tests {
                 .split_inclusive("\r\n")
                 .map(|line| format!("{}{line}", if line.starts_with('.') { "." } else { "" }))
                 .collect();
-            let (decoded, rest) = decode(format!("{stuffed}.\r\nMAIL").as_bytes(), size).unwrap();
+            let (decoded, rest) = decode(LineEnd::CrLf, format!("{stuffed}.\r\nMAIL").as_bytes(), size).unwrap();
             prop_assert_eq!(decoded, content.into_bytes());
             prop_assert_eq!(rest, b"MAIL");
         }

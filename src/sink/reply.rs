@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// A reply: a code, an enhanced status or none, and one or more lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
+pub struct Reply {
     /// 200 to 599.
     pub code: u16,
     /// Stands in front of each line; empty for none.

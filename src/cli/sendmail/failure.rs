@@ -1,6 +1,6 @@
 //! How sendmail fails: one sentence for standard error and a code of sysexits(3), which callers go by.
 //!
-//! - Owns: which failure has which code.
+//! - Owns: which failure has which code, and which reply where SMTP is spoken.
 //! - Always true: a failure means that nothing was queued or sent; where that cannot be known, its sentence says so.
 
 use std::fmt;
@@ -49,12 +49,14 @@ pub enum Code {
 pub struct Failure {
     code: Code,
     text: String,
+    /// There is no room in the queue.
+    is_full: bool,
 }
 
 impl Failure {
     /// A failure in words.
     pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+        Self { code, text: text.into(), is_full: false }
     }
 
     /// A command line that cannot be obeyed.
@@ -64,6 +66,17 @@ impl Failure {
             Role::Mailq | Role::Newaliases => "nothing was done",
         };
         Self::new(Code::Usage, format!("{what}: {error}; lastmile-sendmail(1) has the options"))
+    }
+
+    /// The code and enhanced status that answer a message with this failure (RFC 5321 section 4.2, RFC 3463). What
+    /// is the message's own fault is permanent; all else may be mended, and is worth trying again.
+    pub(super) fn reply_code(&self) -> (u16, &'static str) {
+        match self.code {
+            Code::Unavailable => (552, "5.3.4"),
+            Code::Usage | Code::Data => (554, "5.6.0"),
+            _ if self.is_full => (452, "4.3.1"),
+            _ => (451, "4.3.0"),
+        }
     }
 
     /// The exit code.
@@ -151,7 +164,12 @@ impl From<SubmitError> for Failure {
             SubmitError::Io { doing: "make", source, .. } => of_system(source, Code::CannotCreate),
             SubmitError::Io { source, .. } => of_system(source, Code::Io),
         };
-        Self::new(code, error.to_string())
+        let is_full = match &error {
+            SubmitError::NoRoom { .. } => true,
+            SubmitError::Io { source, .. } => is_about_room(source),
+            _ => false,
+        };
+        Self { is_full, ..Self::new(code, error.to_string()) }
     }
 }
 
@@ -163,13 +181,17 @@ pub(super) fn of_message(error: &BadMessage) -> Code {
     }
 }
 
+/// Whether the system said that there is no room.
+fn is_about_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// The code for what the system said, where that is telling.
 fn of_system(error: &io::Error, otherwise: Code) -> Code {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Code::NoPermission,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Code::Temporary
-        }
+        _ if is_about_room(error) => Code::Temporary,
         _ => otherwise,
     }
 }
@@ -182,20 +204,22 @@ mod tests {
     #[test]
     fn codes_say_whether_trying_again_may_help() {
         let io = |doing, errno: Errno| SubmitError::Io { doing, path: "/q".into(), source: errno.into() };
-        for (error, code) in [
-            (io("make", Errno::NOENT), 73),
-            (io("make", Errno::ACCESS), 77),
-            (io("write", Errno::IO), 74),
-            (io("write", Errno::NOSPC), 75),
-            (io("write", Errno::DQUOT), 75),
-            (io("write", Errno::FBIG), 75),
-            (SubmitError::TooLarge(7), 69),
-            (SubmitError::Recipients(0), 65),
-            (SubmitError::NoRoom { path: "/q".into(), free: 1, wanted: 2 }, 75),
-            (SubmitError::InDoubt { path: "/q/incoming/x".into(), source: Errno::IO.into() }, 75),
+        for (error, code, reply) in [
+            (io("make", Errno::NOENT), 73, 451),
+            (io("make", Errno::ACCESS), 77, 451),
+            (io("write", Errno::IO), 74, 451),
+            (io("write", Errno::NOSPC), 75, 452),
+            (io("write", Errno::DQUOT), 75, 452),
+            (io("write", Errno::FBIG), 75, 452),
+            (SubmitError::TooLarge(7), 69, 552),
+            (SubmitError::Recipients(0), 65, 554),
+            (SubmitError::Envelope("x".into()), 65, 554),
+            (SubmitError::NoRoom { path: "/q".into(), free: 1, wanted: 2 }, 75, 452),
+            (SubmitError::InDoubt { path: "/q/incoming/x".into(), source: Errno::IO.into() }, 75, 451),
         ] {
             let text = error.to_string();
-            assert_eq!(Failure::from(error).code(), code, "{text}");
+            let failure = Failure::from(error);
+            assert_eq!((failure.code(), failure.reply_code().0), (code, reply), "{text}");
         }
     }
 

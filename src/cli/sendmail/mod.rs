@@ -4,7 +4,7 @@
 //! - Leaves to others: the command line (`options`), queueing (`submission`), delivery at once (`direct`), SMTP on standard
 //!   input (`smtp_server`), the queue (`cli::queue`).
 //! - Always true: of a message, exit code 0 means that it is on disk, or delivered where that was asked for; any other
-//!   says why not, in a line on standard error.
+//!   says why not, in a line on standard error. Where SMTP is spoken the replies say that.
 
 pub mod address_list;
 mod caller;
@@ -13,6 +13,7 @@ mod failure;
 mod message;
 mod options;
 mod recipients;
+mod smtp_server;
 mod stdin;
 mod submission;
 
@@ -88,7 +89,7 @@ fn perform(role: Role, strict: bool, args: &[OsString], sources: &Sources) -> Re
         Mode::Submit if let Some(direct) = &options.direct => {
             direct::deliver(role, &options, direct, sources)
         }
-        Mode::Smtp => Err(not_yet(role, "-bs", "speaking SMTP on standard input")),
+        Mode::Smtp => smtp_server::run(role, &options, sources),
         Mode::Submit => submit(role, &options, sources).map(|()| ExitCode::SUCCESS),
         Mode::ShowQueue => Ok(queue::mailq(sources)),
         Mode::Flush(id) => Ok(queue::flush(*id, sources)),
@@ -96,10 +97,6 @@ fn perform(role: Role, strict: bool, args: &[OsString], sources: &Sources) -> Re
         Mode::Help => print(HELP),
         Mode::Version => print(concat!("lastmile ", env!("CARGO_PKG_VERSION"), "\n")),
     }
-}
-
-fn not_yet(role: Role, option: &str, what: &'static str) -> Failure {
-    Failure::of_usage(role, &UsageError::Unsupported { option: option.to_owned(), what })
 }
 
 /// Aliases stand in the configuration and are read at each submission: there is nothing to rebuild. But whoever runs

@@ -352,10 +352,9 @@ impl<'a> Parser<'a> {
             'R' => options.ret = Some(value.parse().map_err(|error| bad(&error))?),
             'V' if is_verp(value) => return Err(unsupported(&format!("-V{value}"), VERP)),
             'V' => {
-                let is_printable = value.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic());
-                let fits = (1..=ENVID_LENGTH_MAX).contains(&value.len()) && is_printable;
                 let why = "an envelope ID is 1 to 100 printable ASCII characters";
-                options.envid = Some(fits.then(|| value.to_owned()).ok_or_else(|| bad(&why))?);
+                let envid = Some(value.to_owned()).filter(|value| is_envid(value));
+                options.envid = Some(envid.ok_or_else(|| bad(&why))?);
             }
             'X' if value.starts_with('V') => return Err(unsupported(&format!("-X{value}"), VERP)),
             'o' if value.starts_with('i') => options.dots_are_content = true,
@@ -415,6 +414,12 @@ impl<'a> Parser<'a> {
     fn next(&mut self, option: &str) -> Result<&'a str, UsageError> {
         utf8(self.rest.next().ok_or_else(|| UsageError::NoValue(option.to_owned()))?)
     }
+}
+
+/// Whether this can be an envelope ID, decoded.
+pub(super) fn is_envid(text: &str) -> bool {
+    let is_printable = text.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic());
+    (1..=ENVID_LENGTH_MAX).contains(&text.len()) && is_printable
 }
 
 /// What Postfix makes of `-XV` and of `-V` with two delimiters.

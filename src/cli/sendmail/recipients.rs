@@ -9,21 +9,45 @@ use super::address_list;
 use super::failure::{Code, Failure};
 use super::options::Options;
 use crate::config::Config;
-use crate::mail::{Address, Notify, OriginalRecipient, Recipient};
+use crate::mail::{Address, BadAddress, Notify, OriginalRecipient, Recipient};
+use crate::spool::RECIPIENTS_MAX;
 
 /// Recipients as they are found.
-pub(super) struct Recipients<'a> {
+#[derive(Debug)]
+pub struct Recipients<'a> {
     config: &'a Config,
     use_aliases: bool,
     notify: Notify,
+    limit: usize,
     seen: HashSet<Address>,
     list: Vec<Recipient>,
+}
+
+/// Why somebody cannot be a recipient.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecipient {
+    /// No address comes of it.
+    #[error("{0} cannot be a recipient: {1}")]
+    Address(Address, BadAddress),
+    /// There are as many as a message can have.
+    #[error("it has more than {0} recipients")]
+    TooMany(usize),
+}
+
+/// What was asked for one recipient.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Which reports; `None`: those that the command line asks for.
+    pub notify: Option<Notify>,
+    /// The recipient as the sender wrote it; `None`: what stands behind an alias has that for it.
+    pub orcpt: Option<OriginalRecipient>,
 }
 
 impl<'a> Recipients<'a> {
     pub(super) fn new(config: &'a Config, options: &Options) -> Self {
         let (use_aliases, notify) = (!options.no_aliases, options.notify);
-        Self { config, use_aliases, notify, seen: HashSet::new(), list: Vec::new() }
+        let limit = RECIPIENTS_MAX as usize;
+        Self { config, use_aliases, notify, limit, seen: HashSet::new(), list: Vec::new() }
     }
 
     /// Adds those of the command line; each argument may be a list, as in a header.
@@ -42,35 +66,47 @@ impl<'a> Recipients<'a> {
 
     /// Adds addresses as they were written.
     pub(super) fn add_all(&mut self, addresses: Vec<Address>) -> Result<(), Failure> {
-        addresses.into_iter().try_for_each(|address| self.add(&address))
+        addresses.into_iter().try_for_each(|address| {
+            self.add(&address, &Wishes::default())
+                .map_err(|error| Failure::new(Code::Data, format!("the message was not queued: {error}")))
+        })
     }
 
-    fn add(&mut self, address: &Address) -> Result<(), Failure> {
+    /// Adds one, or those behind it; after an error nobody was added.
+    pub(super) fn add(&mut self, address: &Address, wishes: &Wishes) -> Result<(), BadRecipient> {
         let is_local = address.domain().is_empty() && self.use_aliases;
-        match is_local.then(|| self.config.aliases.lookup(address.local_part())).flatten() {
-            Some(targets) => {
-                // A report names the address that the sender knows. One that no report can name is left out.
-                let orcpt = format!("rfc822;{}", self.completed(address)?).parse().ok();
-                targets.iter().try_for_each(|target| self.push(target, orcpt.clone()))
-            }
-            None => self.push(address, None),
+        let (targets, orcpt) =
+            match is_local.then(|| self.config.aliases.lookup(address.local_part())).flatten() {
+                Some(targets) => {
+                    // A report names the address that the sender knows. One that no report can name is left out.
+                    let known = || format!("rfc822;{}", self.completed(address).ok()?).parse().ok();
+                    (targets, wishes.orcpt.clone().or_else(known))
+                }
+                None => (std::slice::from_ref(address), wishes.orcpt.clone()),
+            };
+        let found: Vec<_> = targets.iter().map(|target| self.completed(target)).collect::<Result<_, _>>()?;
+        if self.list.len() + found.len() > self.limit {
+            return Err(BadRecipient::TooMany(self.limit));
         }
-    }
-
-    fn push(&mut self, address: &Address, orcpt: Option<OriginalRecipient>) -> Result<(), Failure> {
-        let address = self.completed(address)?;
-        if self.seen.insert(comparable(&address)) {
-            // The position is the spool's to set.
-            self.list.push(Recipient { notify: self.notify, orcpt, ..Recipient::new(0, address) });
+        for address in found {
+            if self.seen.insert(comparable(&address)) {
+                let notify = wishes.notify.unwrap_or(self.notify);
+                // The position is the spool's to set.
+                self.list.push(Recipient { notify, orcpt: orcpt.clone(), ..Recipient::new(0, address) });
+            }
         }
         Ok(())
     }
 
-    fn completed(&self, address: &Address) -> Result<Address, Failure> {
-        address.completed_with(&self.config.myorigin).map_err(|error| {
-            let text = format!("the message was not queued: {address} cannot be a recipient: {error}");
-            Failure::new(Code::Data, text)
-        })
+    fn completed(&self, address: &Address) -> Result<Address, BadRecipient> {
+        address
+            .completed_with(&self.config.myorigin)
+            .map_err(|error| BadRecipient::Address(address.clone(), error))
+    }
+
+    /// Whether there is nobody.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
     pub(super) fn into_vec(self) -> Vec<Recipient> {
@@ -142,5 +178,49 @@ mod tests {
                 Recipients::new(&config, &options).add_arguments(&[argument.to_owned()]).unwrap_err();
             assert_eq!(failure.code(), 65, "{argument:?}");
         }
+    }
+
+    #[test]
+    fn each_recipient_can_bring_wishes_of_its_own() {
+        let config = config();
+        let options = Options { notify: Notify::SUCCESS, ..Options::default() };
+        let mut recipients = Recipients::new(&config, &options);
+        let orcpt = |text: &str| Some(text.parse::<OriginalRecipient>().unwrap());
+        for (address, notify, orcpt) in [
+            ("a@x", None, None),
+            ("b@x", Some(Notify::NEVER), orcpt("rfc822;old@x")),
+            ("root", None, orcpt("rfc822;admin@y")),
+            // Who is named already keeps what was asked first.
+            ("a@x", Some(Notify::NEVER), None),
+            ("ops@other", Some(Notify::NEVER), None),
+        ] {
+            recipients.add(&address.parse().unwrap(), &Wishes { notify, orcpt }).unwrap();
+        }
+        let list: Vec<_> = recipients.into_vec();
+        let shown = list.iter().map(|recipient| {
+            let orcpt = recipient.orcpt.as_ref().map_or("", |orcpt| orcpt.as_str());
+            format!("{} {} {orcpt}", recipient.address, recipient.notify)
+        });
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [
+                "a@x SUCCESS ",
+                "b@x NEVER rfc822;old@x",
+                "ann@example SUCCESS rfc822;admin@y",
+                "ops@other SUCCESS rfc822;admin@y",
+            ]
+        );
+    }
+
+    #[test]
+    fn who_is_one_too_many_is_refused_with_all_behind_them() {
+        let (config, options) = (config(), Options::default());
+        let mut recipients = Recipients { limit: 2, ..Recipients::new(&config, &options) };
+        let mut add = |address: &str| recipients.add(&address.parse().unwrap(), &Wishes::default());
+        assert_eq!(add("a@x"), Ok(()));
+        assert_eq!(add("root"), Err(BadRecipient::TooMany(2)));
+        assert_eq!(add("b@x"), Ok(()));
+        assert_eq!(add("c@x"), Err(BadRecipient::TooMany(2)));
+        assert_eq!(recipients.into_vec().len(), 2);
     }
 }

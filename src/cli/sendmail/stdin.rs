@@ -1,6 +1,7 @@
 //! Standard input that stops when a signal asks for it.
 //!
 //! - Owns: TERM, INT and HUP while a message is read. One that the caller has set to be ignored (nohup) stays so.
+//!   How long nothing may come, if somebody cares.
 //! - Leaves to others: removing what was written so far (`spool` does, on any error), and ending the process.
 //! - Always true: a read waits for input and signals at once, so that neither is missed.
 
@@ -9,8 +10,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 const HUP: i32 = 1;
@@ -25,6 +27,7 @@ pub(super) struct Stdin {
     /// Readable once a signal has come.
     bell: OwnedFd,
     stopped: Stopped,
+    silence_max: Option<Duration>,
 }
 
 /// Which signal has come, 0 for none.
@@ -56,7 +59,17 @@ impl Stdin {
                 signal_hook::low_level::pipe::register(signal, ringer.try_clone()?)?;
             }
         }
-        Ok(Self { input, bell, stopped })
+        Ok(Self { input, bell, stopped, silence_max: None })
+    }
+
+    /// Waits no longer than this for something to read; a read that does ends with [`io::ErrorKind::TimedOut`].
+    pub(super) fn with_silence_max(self, limit: Duration) -> Self {
+        Self { silence_max: Some(limit), ..self }
+    }
+
+    /// What becomes readable once a signal has come, for others who wait.
+    pub(super) fn bell(&self) -> io::Result<OwnedFd> {
+        self.bell.try_clone()
     }
 
     /// Reads no more: what can be read from now on is an octet for each signal that came, or comes.
@@ -77,7 +90,9 @@ impl Read for Stdin {
             // End of file and errors are for read to find.
             PollFd::new(&self.input, PollFlags::IN),
         ];
-        match poll(&mut ready, None) {
+        let limit = self.silence_max.and_then(|limit| Timespec::try_from(limit).ok());
+        match poll(&mut ready, limit.as_ref()) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,0 +1,217 @@
+//! Octets of a conversation: lines and contents in, replies out.
+//!
+//! - Owns: the buffers, where lines and contents end, when replies are sent.
+//! - Leaves to others: what lines mean (`session`), waiting and signals (`stdin`, `stdout`).
+//! - Always true: buffers are bounded; replies leave before anything is waited for, and pipelined ones together;
+//!   of content that breaks off no reader sees an end, only an error.
+
+use std::io::{self, Read, Write};
+
+use memchr::{memchr, memmem};
+
+use crate::sink::{DotDecoder, LineEnd, Reply};
+
+/// Octets of input held at a time.
+const INPUT_SIZE: usize = 64 << 10;
+/// Octets of a command line. RFC 5321 section 4.5.3.1.4 asks for 512; long addresses and DSN parameters need more.
+pub const LINE_LENGTH_MAX: usize = 8 << 10;
+/// Octets of replies that gather while there is input. A client that writes all before it reads gets on as long as
+/// what is beyond this fits into its pipe.
+const REPLIES_MAX: usize = 64 << 10;
+
+/// Why a conversation cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// Nothing more comes.
+    #[error("standard input ended before it did")]
+    Ended,
+    /// Nothing came for as long as is waited.
+    #[error("nothing more came on standard input for too long")]
+    Silent,
+    /// Reading failed, or a signal came.
+    #[error("cannot read standard input: {0}")]
+    Input(io::Error),
+    /// Nobody reads the replies.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// CR LF where all lines ended in LF.
+    #[error("some of its lines end in LF and some in CR LF, so that its end is anybody's guess")]
+    MixedLineEnds,
+}
+
+/// A command line as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// A line, and how it ended.
+    Complete(LineEnd),
+    /// One that is too long; it was read to its end and is gone.
+    TooLong,
+}
+
+/// Both directions, with their buffers.
+#[derive(Debug)]
+pub struct Wire<R, W> {
+    input: R,
+    output: W,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    replies: Vec<u8>,
+}
+
+impl<R: Read, W: Write> Wire<R, W> {
+    /// Speaks through these.
+    pub fn new(input: R, output: W) -> Self {
+        Self { input, output, buffer: vec![0; INPUT_SIZE], start: 0, end: 0, replies: Vec::new() }
+    }
+
+    /// Says something, when the time comes.
+    pub fn say(&mut self, reply: &Reply) -> Result<(), Broken> {
+        reply.write(&mut self.replies, true);
+        if self.replies.len() > REPLIES_MAX { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what was said.
+    pub fn flush(&mut self) -> Result<(), Broken> {
+        let written = self.output.write_all(&self.replies).and_then(|()| self.output.flush());
+        self.replies.clear();
+        written.map_err(Broken::Output)
+    }
+
+    /// What was spoken into.
+    #[cfg(test)]
+    pub fn into_output(self) -> W {
+        self.output
+    }
+
+    fn available(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    fn consume(&mut self, octets: usize) {
+        self.start = (self.start + octets).min(self.end);
+    }
+
+    /// Reads more. The peer may wait for what was said, so that goes first.
+    fn fill(&mut self) -> Result<(), Broken> {
+        self.flush()?;
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        match self.input.read(room) {
+            Ok(0) => Err(Broken::Ended),
+            Ok(octets) => {
+                self.end += octets;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Broken::Silent),
+            Err(error) => Err(Broken::Input(error)),
+        }
+    }
+
+    /// Reads a line into `line`, without its end, which LF alone is too. Who is `patient` waits for ever.
+    pub fn read_line(&mut self, line: &mut Vec<u8>, patient: bool) -> Result<Line, Broken> {
+        line.clear();
+        let (mut scanned, mut is_too_long) = (0, false);
+        loop {
+            let available = self.available();
+            if let Some(at) = memchr(b'\n', available.get(scanned..).unwrap_or_default()) {
+                let whole = available.get(..scanned + at).unwrap_or_default();
+                let (text, line_end) = match whole.strip_suffix(b"\r") {
+                    Some(text) => (text, LineEnd::CrLf),
+                    None => (whole, LineEnd::Lf),
+                };
+                line.extend_from_slice(text);
+                self.consume(scanned + at + 1);
+                let fits = !is_too_long && line.len() <= LINE_LENGTH_MAX;
+                return Ok(if fits { Line::Complete(line_end) } else { Line::TooLong });
+            }
+            scanned = available.len();
+            // One octet more may be the CR of a line that fits.
+            if scanned > LINE_LENGTH_MAX + 1 {
+                is_too_long = true;
+                self.consume(scanned);
+                scanned = 0;
+            }
+            match self.fill() {
+                Err(Broken::Silent) if patient => {}
+                filled => filled?,
+            }
+        }
+    }
+}
+
+/// The content of a message on its way in, as [`Read`]: transparency dots are gone, and after its last octet comes the
+/// end. Where it breaks off there is an error instead, however often one reads.
+#[derive(Debug)]
+pub struct Content<'w, R, W> {
+    wire: &'w mut Wire<R, W>,
+    line_end: LineEnd,
+    decoder: DotDecoder,
+    /// Octets that were decoded and not handed on yet.
+    ready: Vec<u8>,
+    given: usize,
+    has_ended: bool,
+    after_cr: bool,
+    broken: Option<Broken>,
+}
+
+impl<'w, R: Read, W: Write> Content<'w, R, W> {
+    /// What follows on the wire, up to the dot on a line of its own.
+    pub fn new(wire: &'w mut Wire<R, W>, line_end: LineEnd) -> Self {
+        let (decoder, ready) = (DotDecoder::new(line_end), Vec::new());
+        Self { wire, line_end, decoder, ready, given: 0, has_ended: false, after_cr: false, broken: None }
+    }
+
+    /// Reads what nobody wants up to the end, so that no command is looked for in it.
+    pub fn finish(mut self) -> Result<(), Broken> {
+        while !self.has_ended && self.broken.is_none() {
+            self.ready.clear();
+            self.step();
+        }
+        self.broken.map_or(Ok(()), Err)
+    }
+
+    /// Decodes what has come, or waits for more.
+    fn step(&mut self) {
+        let before = self.ready.len();
+        let available = self.wire.available();
+        let (used, has_ended) =
+            self.decoder.decode(available, &mut |octets| self.ready.extend_from_slice(octets));
+        self.wire.consume(used);
+        self.has_ended = has_ended;
+        let mixed = self.line_end == LineEnd::Lf && self.has_cr_lf(before);
+        if mixed {
+            self.broken = Some(Broken::MixedLineEnds);
+        } else if !has_ended {
+            self.broken = self.wire.fill().err();
+        }
+    }
+
+    /// Whether a CR LF is among the octets that have become ready, or ends with them.
+    fn has_cr_lf(&mut self, before: usize) -> bool {
+        let fresh = self.ready.get(before..).unwrap_or_default();
+        let has = self.after_cr && fresh.starts_with(b"\n") || memmem::find(fresh, b"\r\n").is_some();
+        if let Some(&last) = fresh.last() {
+            self.after_cr = last == b'\r';
+        }
+        has
+    }
+}
+
+impl<R: Read, W: Write> Read for Content<'_, R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.given == self.ready.len() && !self.has_ended && self.broken.is_none() {
+            self.ready.clear();
+            self.given = 0;
+            self.step();
+        }
+        if let Some(broken) = &self.broken {
+            return Err(io::Error::other(broken.to_string()));
+        }
+        let length = self.ready.get(self.given..).unwrap_or_default().read(buffer)?;
+        self.given += length;
+        Ok(length)
+    }
+}
