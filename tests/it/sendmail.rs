@@ -4,6 +4,7 @@ mod direct;
 mod hardened;
 mod hostile;
 mod names;
+mod smtp_server;
 
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};

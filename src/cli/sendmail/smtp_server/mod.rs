@@ -79,6 +79,8 @@ fn serve<R: Read, W: Write>(
         let mut submission = Submission { smtputf8, ..Submission::new(options, sender) };
         submission.envid = envid.or(submission.envid);
         submission.ret = ret.or(submission.ret);
+        // Whose address the client gives is not who runs the command.
+        submission.full_name.get_or_insert_default();
         submitter.queue(submission, recipients, BufReader::with_capacity(PIECE, content))
     };
     converse(Session::new(&config, options), wire, &mut queue)
@@ -111,7 +113,7 @@ fn converse<R: Read, W: Write>(
         let is_idle = session.is_idle();
         let (answer, next) = match said.and_then(|()| wire.read_line(&mut line, is_idle)) {
             Ok(Line::Complete(line_end)) => session.command(&line, line_end),
-            Ok(Line::TooLong) => session.too_long(),
+            Ok(Line::TooLong(line_end)) => session.too_long(line_end),
             Err(Broken::Ended) if is_idle => return Ok(()),
             Err(broken) => return Err(break_off(wire, &broken, is_idle)),
         };

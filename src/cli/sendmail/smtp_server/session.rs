@@ -111,7 +111,8 @@ impl<'a> Session<'a> {
     }
 
     /// Takes a line that is too long to be a command.
-    pub fn too_long(&mut self) -> (Reply, Next<'a>) {
+    pub fn too_long(&mut self, line_end: LineEnd) -> (Reply, Next<'a>) {
+        self.only_lf &= line_end == LineEnd::Lf;
         self.refused_data = false;
         self.bad("the line is too long")
     }
@@ -160,7 +161,7 @@ impl<'a> Session<'a> {
         if self.transaction.is_some() {
             return Err(Reply::new(503, "5.5.1", "there is a transaction already; RSET ends it"));
         }
-        let (path, parameters) = syntax::path(rest, "FROM:")?;
+        let (path, parameters) = syntax::path("MAIL", "FROM:", rest)?;
         let sender = self.sender(path)?;
         let MailParameters { size, ret, envid, smtputf8 } = MailParameters::parse(parameters)?;
         let limit = self.config.message_size_limit;
@@ -189,7 +190,7 @@ impl<'a> Session<'a> {
         let Some(transaction) = &mut self.transaction else {
             return Err(Reply::new(503, "5.5.1", "MAIL comes first"));
         };
-        let (path, parameters) = syntax::path(rest, "TO:")?;
+        let (path, parameters) = syntax::path("RCPT", "TO:", rest)?;
         let bad = |text: String| refusal(501, "5.1.3", text);
         let address = syntax::address(path).map_err(bad)?;
         let address = address.ok_or_else(|| bad("nobody is named there".to_owned()))?;

@@ -31,8 +31,8 @@ pub(super) fn split(line: &[u8]) -> Option<(&str, &str)> {
 }
 
 /// The path after `keyword` (in any case), with its angle brackets if it has any, and the parameters behind it.
-pub(super) fn path<'t>(rest: &'t str, keyword: &str) -> Result<(&'t str, &'t str), Reply> {
-    let syntax = || refusal(501, "5.5.4", format!("{keyword}<ADDRESS> belongs there"));
+pub(super) fn path<'t>(verb: &str, keyword: &str, rest: &'t str) -> Result<(&'t str, &'t str), Reply> {
+    let syntax = || refusal(501, "5.5.4", format!("write {verb} {keyword}<ADDRESS>"));
     if let Some((_, parameters)) = split_path(rest, keyword) {
         let path = rest.strip_suffix(parameters).and_then(|path| path.get(keyword.len()..));
         return Ok((path.ok_or_else(syntax)?.trim_matches(BLANKS), parameters));

@@ -223,6 +223,7 @@ fn senders_and_recipients_are_read_as_generously_as_elsewhere() {
         ("<a@x, b@y>", 501, ""),
         ("<<a@x>>", 501, ""),
         ("Ann <a@x>", 555, ""),
+        ("a@x X=y", 555, ""),
         ("<a@x> x", 555, ""),
         ("<a@x>x", 555, ""),
     ] {
@@ -413,8 +414,12 @@ fn no_line_end_but_the_clients_own_ends_a_message() {
         }
     }
     // One CR LF on the way is enough to make them count.
-    for start in ["EHLO x\r\nMAIL FROM:<a@x>\n", "NOOP\n\r\nMAIL FROM:<a@x>\n", "EHLO x\nMAIL FROM:<a@x>\r\n"]
-    {
+    for start in [
+        "EHLO x\r\nMAIL FROM:<a@x>\n",
+        &format!("{}\r\nMAIL FROM:<a@x>\n", "x".repeat(9000)),
+        "NOOP\n\r\nMAIL FROM:<a@x>\n",
+        "EHLO x\nMAIL FROM:<a@x>\r\n",
+    ] {
         let session = talk(format!("{start}RCPT TO:<b@y>\nDATA\nhi\n.\n{evil}\r\n.\r\n"));
         assert_eq!(session.contents(), [format!("hi\n.\n{evil}\r\n")], "{start:?}");
     }

@@ -45,7 +45,7 @@ pub enum Line {
     /// A line, and how it ended.
     Complete(LineEnd),
     /// One that is too long; it was read to its end and is gone.
-    TooLong,
+    TooLong(LineEnd),
 }
 
 /// Both directions, with their buffers.
@@ -125,7 +125,7 @@ impl<R: Read, W: Write> Wire<R, W> {
                 line.extend_from_slice(text);
                 self.consume(scanned + at + 1);
                 let fits = !is_too_long && line.len() <= LINE_LENGTH_MAX;
-                return Ok(if fits { Line::Complete(line_end) } else { Line::TooLong });
+                return Ok(if fits { Line::Complete(line_end) } else { Line::TooLong(line_end) });
             }
             scanned = available.len();
             // One octet more may be the CR of a line that fits.
@@ -167,33 +167,32 @@ impl<'w, R: Read, W: Write> Content<'w, R, W> {
     /// Reads what nobody wants up to the end, so that no command is looked for in it.
     pub fn finish(mut self) -> Result<(), Broken> {
         while !self.has_ended && self.broken.is_none() {
-            self.ready.clear();
             self.step();
         }
         self.broken.map_or(Ok(()), Err)
     }
 
-    /// Decodes what has come, or waits for more.
+    /// Makes more octets ready, of those that have come if they give any; else waits for others.
     fn step(&mut self) {
-        let before = self.ready.len();
+        self.ready.clear();
+        self.given = 0;
         let available = self.wire.available();
         let (used, has_ended) =
             self.decoder.decode(available, &mut |octets| self.ready.extend_from_slice(octets));
         self.wire.consume(used);
         self.has_ended = has_ended;
-        let mixed = self.line_end == LineEnd::Lf && self.has_cr_lf(before);
-        if mixed {
+        if self.line_end == LineEnd::Lf && self.has_cr_lf() {
             self.broken = Some(Broken::MixedLineEnds);
-        } else if !has_ended {
+        } else if self.ready.is_empty() && !has_ended {
             self.broken = self.wire.fill().err();
         }
     }
 
-    /// Whether a CR LF is among the octets that have become ready, or ends with them.
-    fn has_cr_lf(&mut self, before: usize) -> bool {
-        let fresh = self.ready.get(before..).unwrap_or_default();
-        let has = self.after_cr && fresh.starts_with(b"\n") || memmem::find(fresh, b"\r\n").is_some();
-        if let Some(&last) = fresh.last() {
+    /// Whether the octets that have become ready bring a CR LF to its end.
+    fn has_cr_lf(&mut self) -> bool {
+        let has =
+            self.after_cr && self.ready.starts_with(b"\n") || memmem::find(&self.ready, b"\r\n").is_some();
+        if let Some(&last) = self.ready.last() {
             self.after_cr = last == b'\r';
         }
         has
@@ -203,8 +202,6 @@ impl<'w, R: Read, W: Write> Content<'w, R, W> {
 impl<R: Read, W: Write> Read for Content<'_, R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.given == self.ready.len() && !self.has_ended && self.broken.is_none() {
-            self.ready.clear();
-            self.given = 0;
             self.step();
         }
         if let Some(broken) = &self.broken {
