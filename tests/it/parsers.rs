@@ -366,6 +366,43 @@ fn script() -> impl Strategy<Value = String> {
     ])
 }
 
+/// Lines of a session, some of them out of order and some that end otherwise.
+fn smtp_session() -> impl Strategy<Value = String> {
+    let line = one_of(&[
+        "EHLO x",
+        "MAIL FROM:<a@x>",
+        "mail from: <> SIZE=7 RET=HDRS ENVID=7",
+        "RCPT TO:<b@y>",
+        "RCPT TO:<root> NOTIFY=NEVER ORCPT=rfc822;+41@x",
+        "RCPT TO:<>",
+        "DATA",
+        "RSET",
+        "NOOP",
+        "Subject: x",
+        "",
+        "hello",
+        ".",
+        "..",
+        ". ",
+        ".x",
+        "\r.",
+        "a\r.\rb",
+        "QUIT",
+        "BDAT 7",
+    ]);
+    let beginning = one_of(&["", "EHLO x\n", "MAIL FROM:<a@x>\nRCPT TO:<b@y>\nDATA\nx\n"]);
+    let line_end = one_of(&["\n", "\r\n"]);
+    let odd_end = prop_oneof![9 => Just(None), 1 => one_of(&["\n", "\r\n", "\r", ""]).prop_map(Some)];
+    (beginning, line_end, vec((line, odd_end), 0..14)).prop_map(|(beginning, line_end, lines)| {
+        let mut text = beginning.replace('\n', &line_end);
+        for (line, odd_end) in lines {
+            text += &line;
+            text += &odd_end.unwrap_or_else(|| line_end.clone());
+        }
+        text
+    })
+}
+
 fn content() -> impl Strategy<Value = String> {
     let piece = one_of(&[
         "\r\n",
@@ -466,5 +503,10 @@ proptest! {
     #[test]
     fn scripts(input in damaged(script())) {
         checks::run("script", &input);
+    }
+
+    #[test]
+    fn smtp_sessions(input in damaged(smtp_session())) {
+        checks::run("smtp_session", &input);
     }
 }

@@ -13,7 +13,7 @@ mod failure;
 mod message;
 mod options;
 mod recipients;
-mod smtp_server;
+pub mod smtp_server;
 mod stdin;
 mod submission;
 

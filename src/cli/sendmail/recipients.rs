@@ -109,7 +109,8 @@ impl<'a> Recipients<'a> {
         self.list.is_empty()
     }
 
-    pub(super) fn into_vec(self) -> Vec<Recipient> {
+    /// All of them, in the order in which they were added.
+    pub fn into_vec(self) -> Vec<Recipient> {
         self.list
     }
 }

@@ -16,6 +16,7 @@ mod nexthops;
 mod parameters;
 mod queue;
 mod scripts;
+mod sessions;
 mod wire;
 
 /// Gives octets to one parser; panics where a property fails.
@@ -39,6 +40,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("reply", answers::reply),
     ("reply_log", queue::reply_log),
     ("script", scripts::script),
+    ("smtp_session", sessions::session),
 ];
 
 /// Runs the check of that name.

@@ -21,10 +21,13 @@ use std::io::{BufReader, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use self::session::{Next, Session, Transaction};
+pub use self::session::{Session, Transaction};
+pub use self::wire::Wire;
+
+use self::session::Next;
 use self::stdout::Stdout;
 use self::syntax::refusal;
-use self::wire::{Broken, Content, Line, Wire};
+use self::wire::{Broken, Content, Line};
 use super::caller::Caller;
 use super::failure::{Code, Failure};
 use super::options::{Options, Role};
@@ -99,10 +102,10 @@ fn turn_away<R: Read, W: Write>(wire: &mut Wire<R, W>, failure: &Failure) {
 const NOT_QUEUED: &str = "the message was not queued: ";
 
 /// Puts a message into the queue, under an ID if that is known.
-type Queue<'q> = dyn FnMut(Transaction<'_>, &mut dyn Read) -> Result<Option<QueueId>, Failure> + 'q;
+pub type Queue<'q> = dyn FnMut(Transaction<'_>, &mut dyn Read) -> Result<Option<QueueId>, Failure> + 'q;
 
 /// Talks until the client has said QUIT, or has gone between two transactions.
-fn converse<R: Read, W: Write>(
+pub fn converse<R: Read, W: Write>(
     mut session: Session<'_>,
     wire: &mut Wire<R, W>,
     queue: &mut Queue<'_>,

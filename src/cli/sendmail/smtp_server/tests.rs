@@ -1,4 +1,5 @@
-//! Whole sessions in memory: what the client writes, what it hears, what is queued.
+//! Whole sessions in memory: what the client writes, what it hears, what is queued. That how the input is cut makes no
+//! difference, and what can be a message at all, is held by the check `smtp_session` in `tests/fuzz`.
 
 use std::io::{self, Read, Write};
 use std::sync::LazyLock;
@@ -129,10 +130,11 @@ fn play(input: Pieces<'_>, writes: usize, options: &Options) -> Heard {
         });
         Ok::<_, Failure>(Some(QueueId::new(1, queued.len() as u64)))
     };
-    let mut wire = Wire::new(input, Output { heard: Vec::new(), writes });
+    let mut output = Output { heard: Vec::new(), writes };
+    let mut wire = Wire::new(input, &mut output);
     let ended = converse(Session::new(&CONFIG, options), &mut wire, &mut queue);
     let end = ended.map_or_else(|failure| (failure.code(), failure.to_string()), |()| (0, String::new()));
-    let heard = String::from_utf8(wire.into_output().heard).unwrap();
+    let heard = String::from_utf8(output.heard).unwrap();
     assert!(heard.lines().all(|line| line.len() <= 510), "{heard}");
     assert_eq!(heard.matches('\n').count(), heard.matches("\r\n").count());
     Heard { heard: heard.replace("\r\n", "\n"), queued, end }
@@ -512,11 +514,12 @@ fn an_idle_client_is_waited_for() {
             }
         }
     }
-    let mut wire = Wire::new(Sleepy(0), Vec::new());
+    let mut output = Vec::new();
+    let mut wire = Wire::new(Sleepy(0), &mut output);
     let options = Options::default();
     let mut queue = |_: Transaction<'_>, _: &mut dyn Read| panic!("nothing was sent");
     converse(Session::new(&CONFIG, &options), &mut wire, &mut queue).unwrap();
-    assert!(wire.into_output().ends_with(b"221 2.0.0 bye\r\n"));
+    assert!(output.ends_with(b"221 2.0.0 bye\r\n"));
 }
 
 #[test]
@@ -549,91 +552,6 @@ fn the_command_line_speaks_where_the_client_does_not() {
     assert_eq!(notify, [Notify::NEVER, Notify::DELAY]);
 }
 
-/// Lines of a session, most of them in order, some of them not.
-fn script() -> impl Strategy<Value = Vec<u8>> {
-    let word = prop::sample::select(vec![
-        "EHLO x",
-        "MAIL FROM:<a@x>",
-        "MAIL FROM:<> SIZE=7 RET=HDRS ENVID=7",
-        "RCPT TO:<b@y>",
-        "RCPT TO:<root> NOTIFY=NEVER",
-        "RCPT TO:<>",
-        "DATA",
-        "RSET",
-        "NOOP",
-        "Subject: x",
-        "",
-        "hello",
-        ".",
-        "..",
-        ". ",
-        ".x",
-        "QUIT",
-        "BDAT 7",
-        "\0",
-        "\u{e9}",
-        "x\r",
-        "\r.",
-        "a\r.\rb",
-        "a\r",
-    ]);
-    let end = prop::sample::select(vec!["\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", ""]);
-    let lines = prop::collection::vec((word, end, any::<bool>()), 0..14);
-    (lines, 0_u8..3).prop_map(|(lines, ends)| {
-        let mut text = match ends {
-            0 => String::new(),
-            _ => "MAIL FROM:<a@x>\nRCPT TO:<b@y>\nDATA\nx\n".to_owned(),
-        };
-        for (word, end, odd) in lines {
-            text.push_str(word);
-            text.push_str(if odd && ends == 2 { end } else { "\n" });
-        }
-        if ends == 1 {
-            text.into_bytes()
-        } else {
-            text.replace('\n', "\r\n").replace("\r\r\n", "\r\n").into_bytes()
-        }
-    })
-}
-
-/// What may be queued, by the letter: what stands between DATA and a lone dot, on lines that end in CR LF; or in LF, if
-/// no CR LF comes before.
-fn possible_contents(input: &[u8]) -> Vec<Vec<u8>> {
-    let find = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|window| window == what);
-    let mut found = Vec::new();
-    for at in 0..input.len() {
-        let begin = [&b"DATA\r\n"[..], b"DATA\n"].into_iter().find(|data| input[at..].starts_with(data));
-        let Some(begin) = begin.map(|data| at + data.len()) else { continue };
-        for (line_end, lone_dot, end) in
-            [(&b"\n"[..], &b".\n"[..], &b"\n.\n"[..]), (b"\r\n", b".\r\n", b"\r\n.\r\n")]
-        {
-            let rest = &input[begin..];
-            let length = if rest.starts_with(lone_dot) {
-                0
-            } else {
-                let Some(length) = find(rest, end) else { continue };
-                length + line_end.len()
-            };
-            if (line_end == b"\n") == find(&input[..begin + length], b"\r\n").is_none() {
-                found.push(without_dots(&rest[..length], line_end));
-            }
-        }
-    }
-    found
-}
-
-fn without_dots(mut text: &[u8], line_end: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    while !text.is_empty() {
-        text = text.strip_prefix(b".").unwrap_or(text);
-        let end = text.windows(line_end.len()).position(|window| window == line_end);
-        let (line, rest) = text.split_at(end.map_or(text.len(), |end| end + line_end.len()));
-        out.extend_from_slice(line);
-        text = rest;
-    }
-    out
-}
-
 /// As the client makes it.
 fn stuffed(content: &[u8], eol: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -652,25 +570,6 @@ fn stuffed(content: &[u8], eol: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
-    #[test]
-    fn how_the_input_is_cut_makes_no_difference(input in script(), size in 1_usize..9) {
-        let whole = talk(&input);
-        prop_assert_eq!(&talk_in(&input, size), &whole);
-        prop_assert!(whole.end.1.lines().count() <= 1);
-    }
-
-    #[test]
-    fn what_is_queued_stood_between_data_and_the_clients_own_end(input in script()) {
-        let session = talk(&input);
-        let possible = possible_contents(&input);
-        for queued in &session.queued {
-            let content = queued.content.escape_ascii();
-            prop_assert!(possible.contains(&queued.content), "\"{}\" of {:?}", content, possible);
-        }
-        let ends = session.heard.matches("queued as").count();
-        prop_assert_eq!(ends, session.queued.len());
-    }
-
     #[test]
     fn no_input_panics(input in prop::collection::vec(any::<u8>(), 0..300), size in 1_usize..40) {
         talk_in(&input, size);

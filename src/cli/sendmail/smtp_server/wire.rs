@@ -78,12 +78,6 @@ impl<R: Read, W: Write> Wire<R, W> {
         written.map_err(Broken::Output)
     }
 
-    /// What was spoken into.
-    #[cfg(test)]
-    pub fn into_output(self) -> W {
-        self.output
-    }
-
     fn available(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
