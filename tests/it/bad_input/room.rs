@@ -118,6 +118,20 @@ fn assert_tries_again(site: &Site, uid: u32) {
     assert!(text.contains("the message was not queued") && text.lines().count() == 1, "{text:?}");
 }
 
+/// The same where SMTP is spoken: the message is refused for now, and the session goes on.
+#[track_caller]
+fn assert_smtp_tries_again(site: &Site, uid: u32) {
+    let mut command = site.command(&["sendmail", "-bs"]);
+    let message = message("no room").replace('\n', "\r\n");
+    let session =
+        format!("MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n{message}.\r\nQUIT\r\n");
+    let output = run(command.uid(uid).gid(uid), session.as_bytes());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let replies: Vec<_> = text.lines().rev().take(2).collect();
+    assert!(replies[1].starts_with("452 4.3.1 the message was not queued: "), "{text}");
+    assert!(replies[0].starts_with("221 ") && output.status.success(), "{text}");
+}
+
 #[test]
 fn sendmail_on_a_full_disk_says_so_and_leaves_nothing() {
     if !is_root() {
@@ -132,6 +146,7 @@ fn sendmail_on_a_full_disk_says_so_and_leaves_nothing() {
             fill(&small);
             for uid in [0, SOMEBODY] {
                 assert_tries_again(&small.site, uid);
+                assert_smtp_tries_again(&small.site, uid);
             }
             assert_eq!(small.site.files(), Vec::<String>::new());
             small.empty();
