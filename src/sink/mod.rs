@@ -1,7 +1,8 @@
 //! An LMTP and ESMTP server for tests, demonstrations and measurements: it delivers into a Maildir for each
 //! recipient, or throws the mail away, or misbehaves as a script tells it.
 //!
-//! - Owns: the server's side of the conversation, the script language ([`Script`]), the Maildirs.
+//! - Owns: the server's side of the conversation, the script language ([`Script`]), the Maildirs. How replies, paths
+//!   and dots are written is of use to who speaks SMTP on standard input, too.
 //! - Leaves to others: everything about sending mail. No code is shared with the client, so that one mistake
 //!   cannot hide in both.
 //! - Always true: buffers, waits and connections are bounded; a message is in a Maildir before its 250 is

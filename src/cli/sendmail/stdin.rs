@@ -118,3 +118,40 @@ fn ignored_signals() -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    /// An input that is a pipe, and what is written to it and to its bell.
+    fn stdin(silence_max: Option<Duration>) -> (Stdin, File, File) {
+        let pipe = || rustix::pipe::pipe().map(|(reader, writer)| (File::from(reader), File::from(writer)));
+        let ((input, writer), (bell, ringer)) = (pipe().unwrap(), pipe().unwrap());
+        let stopped = Stopped::default();
+        (Stdin { input, bell: bell.into(), stopped, silence_max }, writer, ringer)
+    }
+
+    #[test]
+    fn silence_has_an_end_if_somebody_cares() {
+        let (mut input, mut writer, _ringer) = stdin(Some(Duration::from_millis(20)));
+        let mut octets = [0; 8];
+        writer.write_all(b"one").unwrap();
+        assert_eq!(input.read(&mut octets).unwrap(), 3);
+        assert_eq!(input.read(&mut octets).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        writer.write_all(b"two").unwrap();
+        assert_eq!(input.read(&mut octets).unwrap(), 3);
+        drop(writer);
+        assert_eq!(input.read(&mut octets).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_signal_is_heard_before_what_has_come_is_read() {
+        let (mut input, mut writer, mut ringer) = stdin(None);
+        writer.write_all(b"one").unwrap();
+        ringer.write_all(b"!").unwrap();
+        for _ in 0..2 {
+            assert_eq!(input.read(&mut [0; 8]).unwrap_err().to_string(), "a signal came");
+        }
+    }
+}

@@ -53,3 +53,39 @@ impl Write for Stdout {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    /// An output that is a pipe, what reads from it, and what rings its bell.
+    fn stdout(patience: Duration) -> (Stdout, File, File) {
+        let pipe = || rustix::pipe::pipe().map(|(reader, writer)| (File::from(reader), File::from(writer)));
+        let ((reader, output), (bell, ringer)) = (pipe().unwrap(), pipe().unwrap());
+        (Stdout { output, bell: bell.into(), patience }, reader, ringer)
+    }
+
+    fn fill(output: &mut Stdout) -> io::Error {
+        output.write_all(&vec![b'x'; 1 << 20]).unwrap_err()
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_is_given_up() {
+        let (mut output, mut reader, _ringer) = stdout(Duration::from_millis(20));
+        assert_eq!(fill(&mut output).kind(), io::ErrorKind::TimedOut);
+        reader.read_exact(&mut [0; 8192]).unwrap();
+        output.write_all(b"again").unwrap();
+        drop(reader);
+        assert_eq!(output.write_all(b"gone").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn after_a_signal_is_written_what_can_be_at_once() {
+        let (mut output, mut reader, mut ringer) = stdout(Duration::from_secs(3600));
+        ringer.write_all(b"!").unwrap();
+        output.write_all(b"421 bye").unwrap();
+        reader.read_exact(&mut [0; 7]).unwrap();
+        assert_eq!(fill(&mut output).to_string(), "a signal came");
+    }
+}

@@ -120,6 +120,10 @@ fn play(input: Pieces<'_>, writes: usize, options: &Options) -> Heard {
         if octets.len() as u64 > SIZE_MAX {
             return Err(SubmitError::TooLarge(SIZE_MAX).into());
         }
+        if octets.starts_with(b"doubt") {
+            let source = io::ErrorKind::StorageFull.into();
+            return Err(SubmitError::InDoubt { path: "/q\n\u{e9}".into(), source }.into());
+        }
         queued.push(Queued {
             sender: transaction.sender.to_string(),
             recipients: transaction.recipients.into_vec(),
@@ -379,7 +383,16 @@ fn a_message_that_is_refused_is_read_to_its_end() {
     );
 }
 
-/// The answers of people at a terminal and of scripts: LF, all through.
+#[test]
+fn what_may_be_queued_is_not_called_refused_for_good() {
+    let session = talk(crlf(&format!("{MAIL}DATA\ndoubt\n.\n{MAIL}DATA\nhi\n.\nQUIT\n")));
+    assert_eq!(session.codes(), "250 250 354 451 250 250 354 250 221");
+    let reply = session.heard.lines().find(|line| line.starts_with("451")).unwrap();
+    assert!(reply.starts_with("451 4.3.0 the message may be queued: cannot write /q??"), "{reply}");
+    assert_eq!(session.contents(), ["hi\r\n"]);
+}
+
+/// People at a terminal and scripts write LF, all through.
 #[test]
 fn lines_may_end_in_lf_if_all_of_them_do() {
     let session = talk(format!("EHLO x\n{MAIL}DATA\nSubject: x\n\n..dot\n.\n{MAIL}DATA\ntwo\n.\nQUIT\n"));

@@ -15,8 +15,8 @@ use crate::sink::{DotDecoder, LineEnd, Reply};
 const INPUT_SIZE: usize = 64 << 10;
 /// Octets of a command line. RFC 5321 section 4.5.3.1.4 asks for 512; long addresses and DSN parameters need more.
 pub const LINE_LENGTH_MAX: usize = 8 << 10;
-/// Octets of replies that gather while there is input. A client that writes all before it reads gets on as long as
-/// what is beyond this fits into its pipe.
+/// Octets of replies that gather at most. A client that reads only after it has written all gets on as long as they
+/// fit into its pipe: thousands do.
 const REPLIES_MAX: usize = 64 << 10;
 
 /// Why a conversation cannot go on.
