@@ -150,23 +150,23 @@ fn receive<R: Read, W: Write>(
 ) -> Result<(), Failure> {
     let mut content = Content::new(wire, line_end);
     let queued = queue(transaction, &mut content);
-    match (queued, content.finish()) {
+    let rest = content.finish();
+    let (reply, sentence) = match queued {
         // A queue that has taken a message has read it to its end.
-        (Ok(id), _) => {
+        Ok(id) => {
             let queued = id.map_or_else(|| "queued".to_owned(), |id| format!("queued as {id}"));
-            // At once: a client that does not hear this may send the message again.
-            let said = wire.say(&Reply::new(250, "2.0.0", queued.clone())).and_then(|()| wire.flush());
-            said.map_err(|broken| {
-                Failure::new(Code::Io, format!("the message is {queued}, but nobody heard so: {broken}"))
-            })
+            (Reply::new(250, "2.0.0", queued.clone()), format!("the message is {queued}"))
         }
-        (Err(failure), Ok(())) => {
+        Err(failure) => {
+            rest.map_err(|broken| break_off(wire, &broken, false))?;
             let (code, status) = failure.reply_code();
-            let said = wire.say(&refusal(code, status, failure.to_string()));
-            said.map_err(|broken| break_off(wire, &broken, false))
+            (refusal(code, status, failure.to_string()), failure.to_string())
         }
-        (Err(_), Err(broken)) => Err(break_off(wire, &broken, false)),
-    }
+    };
+    // At once: a client that does not hear what became of the message may send it again, and somebody should know.
+    wire.say(&reply).and_then(|()| wire.flush()).map_err(|broken| {
+        Failure::new(Code::Io, format!("{sentence}; the client did not hear that: {broken}"))
+    })
 }
 
 /// Ends a session that cannot go on; says so, if somebody is there to hear it.

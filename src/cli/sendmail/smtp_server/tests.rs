@@ -364,6 +364,10 @@ fn a_line_has_a_length() {
             assert_eq!(talk_in(&line, size).codes(), format!("{code} 221"), "{length} {line_end:?} {size}");
         }
     }
+    // What stands at its end is no command either.
+    for size in [1, 1000, 1 << 20] {
+        assert_eq!(talk_in(format!("{}QUIT\r\nNOOP\r\n", " ".repeat(20_000)), size).codes(), "500 250");
+    }
     // Without an end it is none, and costs nothing.
     assert_eq!(talk("x".repeat(1 << 20)).codes(), "");
 }
@@ -540,7 +544,12 @@ fn a_client_that_does_not_listen_is_left_and_told_of_on_standard_error() {
     let input = crlf(&format!("{MAIL}DATA\nhi\n.\nQUIT\n"));
     for (writes, size, queued, words) in [
         (0, 1000, 0, "the session has ended: cannot write to standard output: "),
-        (1, 1000, 1, "the message is queued as 00000000001100000000, but nobody heard so: cannot write"),
+        (
+            1,
+            1000,
+            1,
+            "the message is queued as 00000000001100000000; the client did not hear that: cannot write",
+        ),
         (2, 1000, 1, "the session has ended: cannot write to standard output: "),
         (3, 1000, 1, ""),
         // The reply to RCPT is written before DATA is read.
