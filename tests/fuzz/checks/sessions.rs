@@ -1,6 +1,6 @@
 //! SMTP on standard input: what a client writes, up to the messages that come of it.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::OnceLock;
 
 use lastmile::cli::sendmail::smtp_server::{Session, Transaction, Wire, converse};
@@ -76,7 +76,7 @@ fn play(input: &[u8], size: usize) -> Outcome {
         Config::load(&Sources { file: Some("/dev/null".into()), environment: Vec::new(), overrides }).unwrap()
     });
     let (options, mut replies, mut queued) = (Options::default(), Vec::new(), Vec::new());
-    let mut queue = |transaction: Transaction<'_>, content: &mut dyn Read| {
+    let mut queue = |transaction: Transaction<'_>, content: &mut dyn BufRead| {
         let mut octets = Vec::new();
         if content.read_to_end(&mut octets).is_err() {
             assert!(content.read(&mut [0]).is_err(), "what has broken off does not end");

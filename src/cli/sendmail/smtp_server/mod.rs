@@ -17,7 +17,7 @@ mod syntax;
 mod tests;
 mod wire;
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use super::failure::{Code, Failure};
 use super::options::{Options, Role};
 use super::stdin::Stdin;
 use super::submission::{Submission, Submitter};
-use super::{PIECE, die_as_told, system};
+use super::{die_as_told, system};
 use crate::config::{Config, Sources};
 use crate::mail::QueueId;
 use crate::sink::{LineEnd, Reply};
@@ -76,7 +76,7 @@ fn serve<R: Read, W: Write>(
             Ok(submitter)
         })
         .inspect_err(|failure| turn_away(wire, failure))?;
-    let mut queue = |transaction: Transaction<'_>, content: &mut dyn Read| {
+    let mut queue = |transaction: Transaction<'_>, content: &mut dyn BufRead| {
         let Transaction { sender, envid, ret, smtputf8, recipients } = transaction;
         // What the command line says holds where the client says nothing.
         let mut submission = Submission { smtputf8, ..Submission::new(options, sender) };
@@ -84,7 +84,7 @@ fn serve<R: Read, W: Write>(
         submission.ret = ret.or(submission.ret);
         // Whose address the client gives is not who runs the command.
         submission.full_name.get_or_insert_default();
-        submitter.queue(submission, recipients, BufReader::with_capacity(PIECE, content))
+        submitter.queue(submission, recipients, content)
     };
     converse(Session::new(&config, options), wire, &mut queue)
 }
@@ -102,7 +102,7 @@ fn turn_away<R: Read, W: Write>(wire: &mut Wire<R, W>, failure: &Failure) {
 const NOT_QUEUED: &str = "the message was not queued: ";
 
 /// Puts a message into the queue, under an ID if that is known.
-pub type Queue<'q> = dyn FnMut(Transaction<'_>, &mut dyn Read) -> Result<Option<QueueId>, Failure> + 'q;
+pub type Queue<'q> = dyn FnMut(Transaction<'_>, &mut dyn BufRead) -> Result<Option<QueueId>, Failure> + 'q;
 
 /// Talks until the client has said QUIT, or has gone between two transactions.
 pub fn converse<R: Read, W: Write>(

@@ -1,7 +1,7 @@
 //! Whole sessions in memory: what the client writes, what it hears, what is queued. That how the input is cut makes no
 //! difference, and what can be a message at all, is held by the check `smtp_session` in `tests/fuzz`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -114,7 +114,7 @@ impl Write for Output {
 
 fn play(input: Pieces<'_>, writes: usize, options: &Options) -> Heard {
     let mut queued = Vec::new();
-    let mut queue = |transaction: Transaction<'_>, content: &mut dyn Read| {
+    let mut queue = |transaction: Transaction<'_>, content: &mut dyn BufRead| {
         let mut octets = Vec::new();
         content.take(SIZE_MAX + 1).read_to_end(&mut octets).map_err(SubmitError::Content)?;
         if octets.len() as u64 > SIZE_MAX {
@@ -534,7 +534,7 @@ fn an_idle_client_is_waited_for() {
     let mut output = Vec::new();
     let mut wire = Wire::new(Sleepy(0), &mut output);
     let options = Options::default();
-    let mut queue = |_: Transaction<'_>, _: &mut dyn Read| panic!("nothing was sent");
+    let mut queue = |_: Transaction<'_>, _: &mut dyn BufRead| panic!("nothing was sent");
     converse(Session::new(&CONFIG, &options), &mut wire, &mut queue).unwrap();
     assert!(output.ends_with(b"221 2.0.0 bye\r\n"));
 }

@@ -5,7 +5,7 @@
 //! - Always true: buffers are bounded; replies leave before anything is waited for, and pipelined ones together;
 //!   of content that breaks off no reader sees an end, only an error.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use memchr::{memchr, memmem};
 
@@ -136,7 +136,7 @@ impl<R: Read, W: Write> Wire<R, W> {
     }
 }
 
-/// The content of a message on its way in, as [`Read`]: transparency dots are gone, and after its last octet comes the
+/// The content of a message on its way in: transparency dots are gone, and after its last octet comes the
 /// end. Where it breaks off there is an error instead, however often one reads.
 #[derive(Debug)]
 pub struct Content<'w, R, W> {
@@ -193,16 +193,26 @@ impl<'w, R: Read, W: Write> Content<'w, R, W> {
     }
 }
 
-impl<R: Read, W: Write> Read for Content<'_, R, W> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl<R: Read, W: Write> BufRead for Content<'_, R, W> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.given == self.ready.len() && !self.has_ended && self.broken.is_none() {
             self.step();
         }
-        if let Some(broken) = &self.broken {
-            return Err(io::Error::other(broken.to_string()));
+        match &self.broken {
+            Some(broken) => Err(io::Error::other(broken.to_string())),
+            None => Ok(self.ready.get(self.given..).unwrap_or_default()),
         }
-        let length = self.ready.get(self.given..).unwrap_or_default().read(buffer)?;
-        self.given += length;
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.given = self.ready.len().min(self.given + length);
+    }
+}
+
+impl<R: Read, W: Write> Read for Content<'_, R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(buffer)?;
+        self.consume(length);
         Ok(length)
     }
 }
