@@ -15,6 +15,11 @@ use crate::sink::{LineEnd, Reply};
 /// Bad commands in a row after which the client is taken for something that speaks another language.
 const BAD_COMMANDS_MAX: u32 = 50;
 
+/// What a client says that has heard its DATA refused. One that did not wait goes on with the message.
+pub(super) const AFTER_DATA: [&str; 8] = ["RSET", "QUIT", "MAIL", "RCPT", "DATA", "NOOP", "EHLO", "HELO"];
+/// Why a session ends that cannot be told from a message any more.
+const UNASKED: &str = "that is part of a message, and no message was asked for";
+
 /// What MAIL and RCPT have brought together.
 #[derive(Debug)]
 pub struct Transaction<'a> {
@@ -75,12 +80,16 @@ impl<'a> Session<'a> {
     /// Takes a command line, without its end.
     pub fn command(&mut self, line: &[u8], line_end: LineEnd) -> (Reply, Next<'a>) {
         self.only_lf &= line_end == LineEnd::Lf;
-        let after_refused_data = std::mem::take(&mut self.refused_data);
-        let Some((verb, rest)) = syntax::split(line) else {
+        let words = syntax::split(line).map(|(verb, rest)| (verb.to_ascii_uppercase(), rest));
+        let goes_on = words.as_ref().is_some_and(|(verb, _)| AFTER_DATA.contains(&verb.as_str()));
+        if std::mem::take(&mut self.refused_data) && !goes_on {
+            return give_up(554, UNASKED);
+        }
+        let Some((verb, rest)) = words else {
             return self.bad("a command is UTF-8 without control characters");
         };
         let bad_commands = std::mem::take(&mut self.bad_commands);
-        let reply = match verb.to_ascii_uppercase().as_str() {
+        let reply = match verb.as_str() {
             "EHLO" => self.ehlo(rest),
             "HELO" => self.helo(rest),
             "MAIL" => self.mail(rest).unwrap_or_else(|refusal| refusal),
@@ -98,10 +107,8 @@ impl<'a> Session<'a> {
             "AUTH" => Reply::new(503, "5.5.1", "AUTH is not offered: who runs this command is known"),
             // A chunk of content follows it, whatever is answered.
             "BDAT" => return give_up(502, "BDAT is not offered, and what follows it cannot be told apart"),
-            // Who did not wait for the answer to DATA goes on with the header.
-            _ if after_refused_data || verb.contains(':') => {
-                return give_up(554, "that is part of a message, and no message was asked for");
-            }
+            // A field of a header.
+            _ if verb.contains(':') => return give_up(554, UNASKED),
             _ => {
                 self.bad_commands = bad_commands;
                 return self.bad("no such command; HELP lists them");
@@ -113,7 +120,9 @@ impl<'a> Session<'a> {
     /// Takes a line that is too long to be a command.
     pub fn too_long(&mut self, line_end: LineEnd) -> (Reply, Next<'a>) {
         self.only_lf &= line_end == LineEnd::Lf;
-        self.refused_data = false;
+        if std::mem::take(&mut self.refused_data) {
+            return give_up(554, UNASKED);
+        }
         self.bad("the line is too long")
     }
 

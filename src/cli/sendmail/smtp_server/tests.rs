@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
-use super::session::{Session, Transaction};
+use super::session::{AFTER_DATA, Session, Transaction};
 use super::wire::Wire;
 use super::{Failure, converse};
 use crate::cli::sendmail::options::Options;
@@ -473,10 +473,19 @@ fn content_that_nobody_asked_for_is_no_command() {
         ("Host: example.org\n", "554"),
         ("BDAT 20 LAST\nMAIL FROM:<evil@x>\n", "502"),
         ("DATA\nRSET\nNOOP\n", "503 250 250"),
+        ("DATA\nHelp me\nMAIL FROM:<evil@x>\n", "503 554"),
+        ("DATA\n\nMAIL FROM:<evil@x>\n", "503 554"),
+        ("DATA\na\0b\nMAIL FROM:<evil@x>\n", "503 554"),
+        (&format!("DATA\n{}\nMAIL FROM:<evil@x>\n", "x".repeat(9000)), "503 554"),
+        (&AFTER_DATA.map(|verb| format!("DATA\n{verb}\n")).concat(), "503 250 503 221"),
     ] {
         let session = talk(crlf(input));
         assert_eq!(session.codes(), codes, "{input:?}");
-        assert_eq!(session.end.0, if codes.ends_with("250") { 0 } else { 65 }, "{input:?}");
+        assert_eq!(
+            session.end.0,
+            if codes.ends_with("250") || codes.ends_with("221") { 0 } else { 65 },
+            "{input:?}"
+        );
     }
 }
 
