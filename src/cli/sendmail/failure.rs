@@ -49,14 +49,23 @@ pub enum Code {
 pub struct Failure {
     code: Code,
     text: String,
+    trouble: Trouble,
+}
+
+/// What SMTP has replies of its own for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// The message is too large.
+    Size,
     /// There is no room in the queue.
-    is_full: bool,
+    Room,
+    Other,
 }
 
 impl Failure {
     /// A failure in words.
     pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), is_full: false }
+        Self { code, text: text.into(), trouble: Trouble::Other }
     }
 
     /// A command line that cannot be obeyed.
@@ -71,11 +80,11 @@ impl Failure {
     /// The code and enhanced status that answer a message with this failure (RFC 5321 section 4.2, RFC 3463). What
     /// is the message's own fault is permanent; all else may be mended, and is worth trying again.
     pub(super) fn reply_code(&self) -> (u16, &'static str) {
-        match self.code {
-            Code::Unavailable => (552, "5.3.4"),
-            Code::Usage | Code::Data => (554, "5.6.0"),
-            _ if self.is_full => (452, "4.3.1"),
-            _ => (451, "4.3.0"),
+        match (self.trouble, self.code) {
+            (Trouble::Size, _) => (552, "5.3.4"),
+            (Trouble::Room, _) => (452, "4.3.1"),
+            (Trouble::Other, Code::Usage | Code::Data) => (554, "5.6.0"),
+            (Trouble::Other, _) => (451, "4.3.0"),
         }
     }
 
@@ -149,7 +158,10 @@ impl From<ClientError> for Failure {
         // A refusal of the agent's own spool says what became of the message already.
         let is_said = ["the message was", "the message may"].iter().any(|start| text.starts_with(start))
             || matches!(error, ClientError::Unanswered(_));
-        Self::new(code, if is_said { text } else { format!("{said}: {text}") })
+        let is_size =
+            matches!(&error, ClientError::Refused(refusal) if refusal.code == RefusalCode::TooLarge);
+        let trouble = if is_size { Trouble::Size } else { Trouble::Other };
+        Self { trouble, ..Self::new(code, if is_said { text } else { format!("{said}: {text}") }) }
     }
 }
 
@@ -164,12 +176,13 @@ impl From<SubmitError> for Failure {
             SubmitError::Io { doing: "make", source, .. } => of_system(source, Code::CannotCreate),
             SubmitError::Io { source, .. } => of_system(source, Code::Io),
         };
-        let is_full = match &error {
-            SubmitError::NoRoom { .. } => true,
-            SubmitError::Io { source, .. } => is_about_room(source),
-            _ => false,
+        let trouble = match &error {
+            SubmitError::TooLarge(_) => Trouble::Size,
+            SubmitError::NoRoom { .. } => Trouble::Room,
+            SubmitError::Io { source, .. } if is_about_room(source) => Trouble::Room,
+            _ => Trouble::Other,
         };
-        Self { is_full, ..Self::new(code, error.to_string()) }
+        Self { trouble, ..Self::new(code, error.to_string()) }
     }
 }
 
@@ -221,6 +234,16 @@ mod tests {
             let failure = Failure::from(error);
             assert_eq!((failure.code(), failure.reply_code().0), (code, reply), "{text}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_gone_is_worth_trying_again_and_a_large_message_is_not() {
+        use crate::agent::queue_control::Refusal;
+        let gone = Failure::from(SpoolError::NoQueue("/q".into()));
+        assert_eq!((gone.code(), gone.reply_code()), (69, (451, "4.3.0")));
+        let large = Refusal::new(RefusalCode::TooLarge, "it is larger than that");
+        let large = Failure::from(ClientError::Refused(large));
+        assert_eq!((large.code(), large.reply_code()), (69, (552, "5.3.4")));
     }
 
     #[test]

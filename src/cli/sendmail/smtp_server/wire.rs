@@ -143,6 +143,7 @@ pub struct Content<'w, R, W> {
     wire: &'w mut Wire<R, W>,
     line_end: LineEnd,
     decoder: DotDecoder,
+    bare: BareLines,
     /// Octets that were decoded and not handed on yet.
     ready: Vec<u8>,
     given: usize,
@@ -154,8 +155,18 @@ pub struct Content<'w, R, W> {
 impl<'w, R: Read, W: Write> Content<'w, R, W> {
     /// What follows on the wire, up to the dot on a line of its own.
     pub fn new(wire: &'w mut Wire<R, W>, line_end: LineEnd) -> Self {
-        let (decoder, ready) = (DotDecoder::new(line_end), Vec::new());
-        Self { wire, line_end, decoder, ready, given: 0, has_ended: false, after_cr: false, broken: None }
+        let (decoder, bare, ready) = (DotDecoder::new(line_end), BareLines::default(), Vec::new());
+        Self {
+            wire,
+            line_end,
+            decoder,
+            bare,
+            ready,
+            given: 0,
+            has_ended: false,
+            after_cr: false,
+            broken: None,
+        }
     }
 
     /// Reads what nobody wants up to the end, so that no command is looked for in it.
@@ -175,6 +186,9 @@ impl<'w, R: Read, W: Write> Content<'w, R, W> {
             self.decoder.decode(available, &mut |octets| self.ready.extend_from_slice(octets));
         self.wire.consume(used);
         self.has_ended = has_ended;
+        if self.line_end == LineEnd::CrLf {
+            self.bare.undouble(&mut self.ready, has_ended);
+        }
         if self.line_end == LineEnd::Lf && self.has_cr_lf() {
             self.broken = Some(Broken::MixedLineEnds);
         } else if self.ready.is_empty() && !has_ended {
@@ -214,5 +228,90 @@ impl<R: Read, W: Write> Read for Content<'_, R, W> {
         let length = self.fill_buf()?.read(buffer)?;
         self.consume(length);
         Ok(length)
+    }
+}
+
+/// Lines that end in a bare LF, in content whose end is CR LF "." CR LF. Python's smtplib doubles the dots that follow any
+/// LF, and Postfix takes one away again; so does this. A dot alone stays, and never ends anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum BareLines {
+    #[default]
+    Elsewhere,
+    AfterCr,
+    AtStart,
+    /// After a dot at the start, which is held back.
+    Dot,
+}
+
+impl BareLines {
+    /// Takes away one of two dots at the start of each such line; `is_last`: no more comes.
+    fn undouble(&mut self, piece: &mut Vec<u8>, is_last: bool) {
+        let is_within = matches!(self, Self::Elsewhere | Self::AfterCr);
+        if is_within && memmem::find(piece, b"\n.").is_none() && !piece.ends_with(b"\n") {
+            // As nearly always.
+            if let Some(&last) = piece.last() {
+                *self = if last == b'\r' { Self::AfterCr } else { Self::Elsewhere };
+            }
+            return;
+        }
+        let mut kept = Vec::with_capacity(piece.len() + 1);
+        for &octet in piece.iter() {
+            let before = *self;
+            *self = match (before, octet) {
+                (Self::AtStart, b'.') => {
+                    *self = Self::Dot;
+                    continue;
+                }
+                (Self::Elsewhere | Self::AtStart | Self::Dot, b'\n') => Self::AtStart,
+                (_, b'\r') => Self::AfterCr,
+                _ => Self::Elsewhere,
+            };
+            if before == Self::Dot && octet != b'.' {
+                kept.push(b'.');
+            }
+            kept.push(octet);
+        }
+        if is_last && *self == Self::Dot {
+            kept.push(b'.');
+        }
+        *piece = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn undoubled(text: &str, size: usize) -> String {
+        let (mut lines, mut out) = (BareLines::default(), Vec::new());
+        let pieces: Vec<_> = text.as_bytes().chunks(size).collect();
+        for (at, piece) in pieces.iter().enumerate() {
+            let mut piece = piece.to_vec();
+            lines.undouble(&mut piece, at + 1 == pieces.len());
+            out.extend_from_slice(&piece);
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn dots_are_single_again_after_a_bare_lf_only() {
+        for (text, expected) in [
+            ("a\n..\nb\n", "a\n.\nb\n"),
+            ("a\n..two\n...three\n", "a\n.two\n..three\n"),
+            ("a\n.\nb", "a\n.\nb"),
+            ("a\n.b\n.", "a\n.b\n."),
+            ("a\n.\r\n", "a\n.\r\n"),
+            ("a\n\n..\n\n", "a\n\n.\n\n"),
+            ("a\r\n..b\r\n", "a\r\n..b\r\n"),
+            ("a\r\r\n..b", "a\r\r\n..b"),
+            ("..a\n", "..a\n"),
+            ("a..\nb", "a..\nb"),
+            ("a\n.\n..b\n", "a\n.\n.b\n"),
+            ("\n..", "\n."),
+        ] {
+            for size in 1..=text.len() {
+                assert_eq!(undoubled(text, size), expected, "{text:?} in pieces of {size}");
+            }
+        }
     }
 }
