@@ -4,6 +4,7 @@ mod direct;
 mod hardened;
 mod hostile;
 mod names;
+mod originals;
 mod smtp_server;
 
 use std::io::Write as _;
