@@ -21,8 +21,6 @@ use crate::common::process::tied_to_this_thread;
 
 /// The names of the program under test. `bin/` has the script that notes calls down, `original/` the program itself.
 const NAMES: [&str; 4] = ["sendmail", "smtpc", "mailq", "newaliases"];
-/// Whether the program knows its names by argv[0]. Where it does not, a script says which command is meant.
-const KNOWS_ITS_NAMES: bool = false;
 
 /// A private directory with `bin/sendmail` and its other names, `home/` and `queue/`.
 pub struct Machine {
@@ -86,12 +84,7 @@ impl Machine {
     fn provide(&self, lastmile: &Path) {
         for name in NAMES {
             let original = self.path().join("original").join(name);
-            if KNOWS_ITS_NAMES {
-                symlink(lastmile, &original).unwrap();
-            } else {
-                let text = format!("#!/bin/sh\nexec '{}' {name} \"$@\"\n", lastmile.display());
-                write_script(&original, &text);
-            }
+            symlink(lastmile, &original).unwrap();
             self.provide_as(name, &original);
         }
     }
