@@ -6,4 +6,7 @@
 //! - Always true: a test asserts the command line, so that it says when a new version of a caller calls differently.
 
 mod cron_and_at;
+mod git;
+mod mail_user_agents;
+mod php;
 mod support;

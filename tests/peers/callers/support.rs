@@ -22,6 +22,11 @@ use crate::common::process::tied_to_this_thread;
 /// The names of the program under test. `bin/` has the script that notes calls down, `original/` the program itself.
 const NAMES: [&str; 4] = ["sendmail", "smtpc", "mailq", "newaliases"];
 
+/// Configurations with which nothing can be queued, and the exit code that says so: no room now, a message that is
+/// too large, a configuration that is wrong.
+pub const REFUSALS: [(&str, i32); 3] =
+    [("queue_minfree = \"1000000G\"", 75), ("message_size_limit = \"30\"", 69), ("workers = \"many\"", 78)];
+
 /// A private directory with `bin/sendmail` and its other names, `home/` and `queue/`.
 pub struct Machine {
     spool: Spool,
@@ -179,6 +184,12 @@ impl Machine {
         messages
     }
 
+    /// How many messages are queued, whole.
+    pub fn count_queued(&self) -> usize {
+        let names = ["active", "incoming"].map(|place| self.names_in(place)).concat();
+        names.iter().filter(|name| !name.starts_with('.')).count()
+    }
+
     /// Takes the one message out of the queue.
     #[track_caller]
     pub fn take_one(&self) -> Queued {
@@ -219,6 +230,26 @@ exit "${{PIPESTATUS[1]}}"
         directory = directory.display(),
         program = program.display(),
     )
+}
+
+/// Whether a caller is installed. Where it is not, its test says so and ends.
+pub fn has(program: &str, package: &str) -> bool {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let found = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    if !found {
+        eprintln!("skipped: there is no {program} (apt-get install {package})");
+    }
+    found
+}
+
+/// The login name of whoever runs the tests, which is the envelope sender where a caller names none.
+pub fn login() -> String {
+    nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().expect("a user with a name").name
+}
+
+/// Standard output and error as text, for comparing and for showing.
+pub fn said(output: &Output) -> String {
+    format!("{}{}", shown(&output.stdout), shown(&output.stderr))
 }
 
 /// Writes an executable file.
