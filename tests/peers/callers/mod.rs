@@ -8,5 +8,6 @@
 mod cron_and_at;
 mod git;
 mod mail_user_agents;
+mod msmtp;
 mod php;
 mod support;
