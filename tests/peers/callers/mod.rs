@@ -11,3 +11,4 @@ mod mail_user_agents;
 mod msmtp;
 mod php;
 mod support;
+mod sympa;
