@@ -39,7 +39,7 @@ pub struct Machine {
 pub struct Call {
     /// The arguments, without the name.
     pub arguments: Vec<String>,
-    /// What came on standard input, as far as the program read it.
+    /// What came on standard input, at least as far as the program read it.
     pub input: Vec<u8>,
 }
 
@@ -224,8 +224,14 @@ until mkdir "{directory}/calls/$number" 2>/dev/null; do number=$((number + 1)); 
 call="{directory}/calls/$number"
 if (($#)); then printf '%s\0' "$@"; fi >"$call/arguments"
 export LASTMILE_CONFIG="{directory}/lastmile.toml"
-tee "$call/input" | "{program}" "$@"
-exit "${{PIPESTATUS[1]}}"
+mkfifo "$call/pipe"
+: >"$call/input"
+# What the program reads is noted down before. It may end while its caller still waits for an answer.
+tee "$call/pipe" <&0 >>"$call/input" &
+"{program}" "$@" <"$call/pipe"
+status=$?
+kill $! 2>/dev/null
+exit $status
 "#,
         directory = directory.display(),
         program = program.display(),
