@@ -11,4 +11,5 @@ mod mail_user_agents;
 mod msmtp;
 mod php;
 mod support;
+mod symfony;
 mod sympa;
