@@ -13,3 +13,4 @@ mod php;
 mod support;
 mod symfony;
 mod sympa;
+mod sympa_direct;

@@ -335,7 +335,7 @@ fn split(message: &[u8]) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// What the queue holds of lines: their ends are CRLF, and the last one has its end too.
-fn with_crlf(octets: &[u8]) -> Vec<u8> {
+pub fn with_crlf(octets: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(octets.len());
     for (at, &octet) in octets.iter().enumerate() {
         if octet == b'\n' && (at == 0 || octets[at - 1] != b'\r') {

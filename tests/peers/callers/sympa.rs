@@ -1,7 +1,8 @@
 //! Sympa, the list server: its own code, from its outgoing spool to the exit status that it logs.
 //!
-//! - Owns: what Sympa hands over to sendmail with its default arguments.
-//! - Leaves to others: the driver, and what of Sympa is not real (`sympa.pl`); fetching Sympa (`sympa.sh`).
+//! - Owns: a list server for tests; what it hands over to sendmail with its default arguments.
+//! - Leaves to others: `--lmtp` and `--esmtp` (`sympa_direct`); the driver, and what of Sympa is not real (`sympa.pl`);
+//!   fetching Sympa (`sympa.sh`).
 //! - Always true: to Sympa a packet is done once its message is in the pipe. It logs an exit status, and does nothing
 //!   else about it: so what could not be delivered at once is tried again only where it was queued. A packet that it
 //!   could not write, because we had refused before we read, it sets aside.
@@ -16,36 +17,36 @@ use crate::common::agent;
 /// What Sympa's list server puts before the recipients where its administrator has chosen nothing.
 const DEFAULT: [&str; 3] = ["-oi", "-odi", "-oem"];
 /// What it adds where it tracks the delivery to a recipient whose number is 1234.
-const TRACKED: [&str; 3] = ["-N", "success,delay,failure", "-V00001234"];
+pub(super) const TRACKED: [&str; 3] = ["-N", "success,delay,failure", "-V00001234"];
 /// The sender of what the list says.
-const OWNER: &str = "announce-owner@lists.example.org";
+pub(super) const OWNER: &str = "announce-owner@lists.example.org";
 
 /// A posting with what a pipe can spoil: dots, eight bits, a line as in a mailbox file, no end of the last line.
-const POSTING: &[u8] = b"From: Ann <ann@example.org>\nTo: announce@lists.example.org\n\
+pub(super) const POSTING: &[u8] = b"From: Ann <ann@example.org>\nTo: announce@lists.example.org\n\
     Subject: =?iso-8859-1?Q?Gr=FC=DFe?=\n from the list\nDate: Sat, 21 Nov 2026 19:30:00 +0000\n\
     Message-ID: <1@client.example.org>\nMIME-Version: 1.0\nContent-Type: text/plain; charset=iso-8859-1\n\
     Content-Transfer-Encoding: 8bit\n\n.\n..two\n.end\nGr\xfc\xdfe\nFrom me\n\nQUIT\nno end";
 
 /// A list server with one list, `announce`, and the machine that it runs on.
-struct ListServer {
-    machine: Machine,
+pub(super) struct ListServer {
+    pub machine: Machine,
     code: PathBuf,
 }
 
 /// What came of a run of its bulk workflow.
 #[derive(Debug)]
-struct Run {
+pub(super) struct Run {
     /// Packets that the workflow has taken.
-    packets: u32,
+    pub packets: u32,
     /// Sympa's log, and what our program wrote to standard error.
-    log: String,
+    pub log: String,
     /// Whether Sympa still has anything in its spool, be it set aside.
-    kept: bool,
+    pub kept: bool,
 }
 
 impl ListServer {
     /// None where Sympa's code was not fetched.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let code = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sympa");
         if !code.is_dir() {
             eprintln!("skipped: Sympa's code is not here; tests/peers/callers/sympa.sh fetches it");
@@ -67,7 +68,7 @@ impl ListServer {
     }
 
     /// Writes sympa.conf: mail goes to our program under `name`. `more` has lines of its own.
-    fn configure(&self, name: &str, more: &str) {
+    pub fn configure(&self, name: &str, more: &str) {
         let (path, sendmail) = (self.path(), self.machine.named(name));
         let path = path.display();
         let text = format!(
@@ -80,7 +81,7 @@ impl ListServer {
 
     /// Sends postings, each [`POSTING`] unless it names another file.
     #[track_caller]
-    fn send(&self, mut postings: Value) -> Run {
+    pub fn send(&self, mut postings: Value) -> Run {
         let posting = self.machine.write_home("posting", POSTING);
         for object in postings.as_array_mut().unwrap() {
             object.as_object_mut().unwrap().entry("message").or_insert(json!(posting));
@@ -96,7 +97,7 @@ impl ListServer {
     }
 
     /// The arguments of each call since the last look, in the order of the first recipient.
-    fn calls(&self) -> Vec<Vec<String>> {
+    pub fn calls(&self) -> Vec<Vec<String>> {
         let mut calls: Vec<_> = self.machine.calls().into_iter().map(|call| call.arguments).collect();
         calls.sort_by_key(|arguments| recipients(arguments).concat());
         calls
@@ -114,18 +115,18 @@ impl ListServer {
 impl Run {
     /// Fails unless Sympa has taken so many packets, is done with all of them, and every child has ended with 0.
     #[track_caller]
-    fn assert_done(&self, packets: u32) {
+    pub fn assert_done(&self, packets: u32) {
         assert_eq!((self.packets, self.kept, self.failures()), (packets, false, Vec::new()), "{}", self.log);
     }
 
     /// The exit status of each child that did not end with 0, as Sympa has logged it.
-    fn failures(&self) -> Vec<&str> {
+    pub fn failures(&self) -> Vec<&str> {
         self.log.lines().filter_map(|line| Some(line.split_once(" exited with status ")?.1)).collect()
     }
 }
 
 /// What Sympa calls: its options, the sender, the recipients.
-fn line(options: &[&str], sender: &str, recipients: &[&str]) -> Vec<String> {
+pub(super) fn line(options: &[&str], sender: &str, recipients: &[&str]) -> Vec<String> {
     let parts = [options, &["-f", sender, "--"], recipients].concat();
     parts.into_iter().map(str::to_owned).collect()
 }
