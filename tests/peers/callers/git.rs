@@ -18,7 +18,7 @@ fn has_send_email() -> bool {
         std::path::Path::new(directory.trim()).join("git-send-email").is_file()
     });
     if !found {
-        eprintln!("skipped: there is no git send-email (apt-get install git-email)");
+        eprintln!("skipped: there is no git send-email (apt-get install git-email libmailtools-perl)");
     }
     found
 }
