@@ -6,6 +6,7 @@
 //! - Always true: both get the same arguments and the same input. `--debug` alone is added for msmtp, which shows
 //!   the envelope that it sends.
 
+mod direct;
 mod queued;
 
 use std::path::PathBuf;
