@@ -10,6 +10,7 @@ mod git;
 mod mail_user_agents;
 mod msmtp;
 mod php;
+mod smtplib;
 mod support;
 mod symfony;
 mod sympa;
