@@ -226,12 +226,10 @@ if (($#)); then printf '%s\0' "$@"; fi >"$call/arguments"
 export LASTMILE_CONFIG="{directory}/lastmile.toml"
 mkfifo "$call/pipe"
 : >"$call/input"
-# What the program reads is noted down before. It may end while its caller still waits for an answer.
-tee "$call/pipe" <&0 >>"$call/input" &
+# What the program reads is noted down before. It may end while its caller still waits for an answer. A caller that
+# writes at its leisure gets SIGPIPE only for what it writes after that, and not for what it was about to.
+tee "$call/pipe" <&0 >>"$call/input" 2>/dev/null &
 "{program}" "$@" <"$call/pipe"
-status=$?
-kill $! 2>/dev/null
-exit $status
 "#,
         directory = directory.display(),
         program = program.display(),
