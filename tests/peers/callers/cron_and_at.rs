@@ -43,7 +43,8 @@ const VIEW: &str = "set -e
 ";
 
 /// Runs a script as root with a view of the files and with processes of its own; all of it ends with the result.
-/// `None` where that cannot be.
+/// `None` where that cannot be. The script must not become the daemon: its shell dies with us, and all others with it,
+/// while one that changes its identity, as atd does, loses the wish to.
 fn privately(machine: &Machine, script: &str) -> Option<Process> {
     let skipped = |why: &str| {
         eprintln!("skipped: {why}");
@@ -74,6 +75,7 @@ fn root_s_and_nobody_s(machine: &Machine, mut daemon: Process) -> [(Call, Queued
     });
     // Nobody writes any more when we look.
     drop(daemon);
+    wait_for("the daemon's end", SOON, || (!is_any_left(machine)).then_some(()));
     let mut messages = machine.take_queued();
     messages.sort_by_key(|message| message.sender().to_owned());
     let senders: Vec<_> = messages.iter().map(Queued::sender).collect();
@@ -83,6 +85,15 @@ fn root_s_and_nobody_s(machine: &Machine, mut daemon: Process) -> [(Call, Queued
     calls.sort_by_key(|call| !body(&call.input));
     let both: Vec<_> = calls.into_iter().zip(messages).rev().collect();
     both.try_into().unwrap()
+}
+
+/// Whether a process of this machine runs.
+fn is_any_left(machine: &Machine) -> bool {
+    let home = format!("HOME={}\0", machine.home().display());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    // A process that has ended by now is not left.
+    let environments = processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
+    environments.into_iter().any(|octets| octets.windows(home.len()).any(|window| window == home.as_bytes()))
 }
 
 #[test]
@@ -98,7 +109,8 @@ fn cron_mails_a_job_s_output() {
     let script = "mkdir -p /var/spool/cron/crontabs
         mount --bind crontab /etc/crontab
         mount --bind empty /etc/cron.d
-        exec cron -f";
+        cron -f &
+        wait";
     let Some(daemon) = privately(&machine, script) else { return };
     let [(call, queued), (nobody_s_call, nobody_s)] = root_s_and_nobody_s(&machine, daemon);
 
@@ -131,7 +143,8 @@ fn at_mails_a_job_s_output() {
         echo \"cat '$PWD/output'\" | at now
         cd /
         echo 'echo for nobody' | setpriv --reuid nobody --regid nogroup --clear-groups at now
-        exec atd -f -b 1 -l 1000";
+        atd -f -b 1 -l 1000 &
+        wait";
     let Some(daemon) = privately(&machine, script) else { return };
     let [(call, queued), (nobody_s_call, nobody_s)] = root_s_and_nobody_s(&machine, daemon);
 

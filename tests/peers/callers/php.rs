@@ -24,6 +24,9 @@ fn php_mail_leaves_everything_to_the_header() {
     let machine = Machine::new();
     let plain = format!("{}@example.org", login());
     let to_bob = r#""Bob <bob@y.example>", "from php", "hello\n.\nGr\u{fc}\u{df}e""#;
+    // Header fields as one text, and as a list.
+    let text = r#""From: web@x.example\r\nCc: c@z.example\r\nBcc: d@z.example\r\nDate: Sat, 21 Nov 2026 19:30:00 +0000""#;
+    let list = r#"["From" => "web@x.example", "Message-ID" => "<7@x.example>"]"#;
     for (arguments, line, sender, recipients, added) in [
         (
             format!("{to_bob}, 'From: web@x.example'"),
@@ -33,18 +36,14 @@ fn php_mail_leaves_everything_to_the_header() {
             &["Date", "Message-ID"][..],
         ),
         (
-            format!(
-                r#"{to_bob}, "From: web@x.example\r\nCc: c@z.example\r\nBcc: d@z.example\r\nDate: Sat, 21 Nov 2026 19:30:00 +0000", '-fbounces@x.example'"#
-            ),
+            format!("{to_bob}, {text}, '-fbounces@x.example'"),
             "-t -i -fbounces@x.example",
             "bounces@x.example",
             "bob@y.example c@z.example d@z.example",
             &["Message-ID"],
         ),
         (
-            format!(
-                r#"{to_bob}, ["From" => "web@x.example", "Message-ID" => "<7@x.example>"], '-f bounces@x.example -N never -V QQ7'"#
-            ),
+            format!("{to_bob}, {list}, '-f bounces@x.example -N never -V QQ7'"),
             "-t -i -f bounces@x.example -N never -V QQ7",
             "bounces@x.example",
             "bob@y.example",
