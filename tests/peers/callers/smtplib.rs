@@ -95,6 +95,19 @@ fn smtplib_queues_message_after_message() {
 }
 
 #[test]
+fn smtplib_may_have_lines_that_end_in_lf() {
+    if !has("python3", "python3") {
+        return;
+    }
+    // A message's as_bytes() has LF; smtplib doubles its dots and sends it as it is.
+    let machine = Machine::new();
+    let steps = json!([["sendmail", ["ann@x.example", ["bob@y.example"], MESSAGE], {}], quit()]);
+    let answers = smtplib(&machine, &steps);
+    assert_eq!((&answers[1], &answers[3]), (&json!({}), &json!(0)), "{answers:?}");
+    machine.take_one().assert_is(MESSAGE.as_bytes(), &[]);
+}
+
+#[test]
 fn smtplib_hears_of_each_recipient() {
     if !has("python3", "python3") {
         return;
