@@ -58,6 +58,11 @@ fn smtplib_finds_the_extensions_that_it_can_use() {
     machine.assert_nothing_queued();
 }
 
+/// The message as others may read it: smtplib's sendmail() leaves the field in, and Postfix's -bs takes it out too.
+fn without_bcc() -> String {
+    MESSAGE.replace("Bcc: dora@z.example\n", "")
+}
+
 #[test]
 fn smtplib_queues_message_after_message() {
     if !has("python3", "python3") {
@@ -90,7 +95,7 @@ fn smtplib_queues_message_after_message() {
     assert_eq!((&queued[0].head["smtputf8"], &queued[2].head["smtputf8"]), (&json!(false), &json!(true)));
     for message in &queued {
         // The dots that SMTP doubles are single again.
-        message.assert_is(MESSAGE.as_bytes(), &[]);
+        message.assert_is(without_bcc().as_bytes(), &[]);
     }
 }
 
@@ -104,7 +109,7 @@ fn smtplib_may_have_lines_that_end_in_lf() {
     let steps = json!([["sendmail", ["ann@x.example", ["bob@y.example"], MESSAGE], {}], quit()]);
     let answers = smtplib(&machine, &steps);
     assert_eq!((&answers[1], &answers[3]), (&json!({}), &json!(0)), "{answers:?}");
-    machine.take_one().assert_is(MESSAGE.as_bytes(), &[]);
+    machine.take_one().assert_is(without_bcc().as_bytes(), &[]);
 }
 
 #[test]
