@@ -16,6 +16,9 @@
 //!                        agent: finish ──► sweeper: removed │ deferred/, back at its next attempt │ notice: a bounce
 //! ```
 //!
+//! `sendmail --lmtp` takes a shorter way: from the command straight to `net`, with the caller waiting for the outcomes.
+//! (`cli::sendmail::direct`)
+//!
 //! [`mail`] has the nouns that all of them use, [`config`] what an administrator may choose, [`sink`] a server to
 //! try it with, and [`cli`] the commands. A module imports only what stands below it; `tests/it/tidy.rs` holds the
 //! table. [`mail`], [`smtp`], [`queue`] and [`notice`] are pure: no file, socket, thread or clock, so that their

@@ -2,7 +2,7 @@
 # Installs what the tests need, then runs everything CI runs:
 #
 #   tests/run.sh           format, lints, all tests, documentation, shell scripts, man pages
-#   tests/run.sh --fast    the same without the tests against real mail servers
+#   tests/run.sh --fast    the same without the tests against real mail servers and callers of sendmail
 #   tests/run.sh --long    the same with the long forms of the tests that have one (kills, load)
 #
 # As root it installs what is missing: Debian packages by apt-get, cargo-nextest by cargo. It starts no system
@@ -66,6 +66,10 @@ have() {
     path=$(type -P "$1") && [[ -x $path ]]
 }
 
+have_postfix() { [[ -x /usr/sbin/postdrop && -x /usr/sbin/sendmail ]]; }
+have_git_email() { have git && [[ -e $(git --exec-path)/git-send-email ]]; }
+have_perl_mail() { have perl && perl -MMail::Address -MJSON::PP -e1 2>/dev/null; }
+have_symfony() { [[ -r /usr/share/php/Symfony/Component/Mailer/autoload.php ]]; }
 have_dovecot() { have dovecot && [[ -x /usr/lib/dovecot/lmtp || -x /usr/libexec/dovecot/lmtp ]]; }
 
 # Debian packages whose program is missing, one a line.
@@ -82,7 +86,24 @@ missing_packages() {
     have shellcheck || echo shellcheck
     [[ $long == no ]] || have mkfs.xfs || echo xfsprogs
     [[ $long == no ]] || have mkfs.btrfs || echo btrfs-progs
-    [[ $fast == yes ]] || have_dovecot || printf '%s\n' dovecot-core dovecot-lmtpd
+    [[ $fast == yes ]] && return
+    have_dovecot || printf '%s\n' dovecot-core dovecot-lmtpd
+    # Programs that call sendmail, and other sendmails. Some of the first ask for a mail server, which is postfix here.
+    have_git_email || echo git-email
+    have_perl_mail || printf '%s\n' perl libmailtools-perl
+    have s-nail || echo s-nail
+    have bsd-mailx || echo bsd-mailx
+    have php || echo php-cli
+    have_symfony || echo php-symfony-mailer
+    have cron || echo cron
+    have atd || echo at
+    have msmtp || echo msmtp
+    have_postfix || has_other_mail_server || echo postfix
+}
+
+# A machine has one mail server; whose it is, nobody replaces it for the sake of a test.
+has_other_mail_server() {
+    have dpkg-query && dpkg-query -W -f '${db:Status-Status} ${Provides}\n' | grep -q '^installed .*mail-transport-agent'
 }
 
 # Packages' scripts start their services unless this file says no; the tests start their own servers.
@@ -104,7 +125,7 @@ install_packages() {
     forbid_services
     export DEBIAN_FRONTEND=noninteractive
     apt-get -q update || echo "apt-get update failed; trying with the lists at hand"
-    apt-get -qy -o DPkg::Lock::Timeout=120 install --no-install-recommends "${packages[@]}" || echo "apt-get install failed"
+    apt-get -qy -o DPkg::Lock::Timeout=120 install --no-install-recommends --no-remove "${packages[@]}" || echo "apt-get install failed"
 }
 
 install_cargo_tools() {
@@ -138,6 +159,15 @@ run_tests() {
     fi
 }
 
+# The same cases for other programs that are called as ours is (TESTS_SENDMAIL=PROGRAM, default: ours).
+run_originals() {
+    if have cargo-nextest; then
+        TESTS_SENDMAIL=$1 cargo nextest run --locked --no-fail-fast --profile "$profile" -E 'binary(it) and test(/^sendmail::originals/)'
+    else
+        TESTS_SENDMAIL=$1 cargo test --locked --no-fail-fast --test it sendmail::originals
+    fi
+}
+
 shell_scripts() { grep -rIlE -m1 '^#! ?/(usr/)?bin/(env )?(ba|da)?sh' .ci etc packaging tests 2>/dev/null; }
 
 lint_shell_scripts() {
@@ -156,7 +186,7 @@ install_cargo_tools
 peers=yes
 if [[ $fast == yes ]]; then
     peers=no
-    echo "left out by --fast: tests against a real Dovecot"
+    echo "left out by --fast: tests against a real Dovecot, with callers of sendmail, and of other sendmails"
 elif ! have_dovecot; then
     peers=no
     leave_out "tests against a real Dovecot (apt-get install dovecot-core dovecot-lmtpd)"
@@ -166,11 +196,32 @@ fi
 for program in mutt pflogsumm python3 setpriv; do
     have "$program" || leave_out "tests that need $program"
 done
+if [[ $peers == yes ]]; then
+    for program in atd bsd-mailx cron msmtp php s-nail; do
+        have "$program" || leave_out "calls of sendmail by $program"
+    done
+    have_git_email || leave_out "calls of sendmail by git send-email (apt-get install git-email)"
+    have_perl_mail || leave_out "calls of sendmail by git send-email and Sympa (apt-get install perl libmailtools-perl)"
+    have_symfony || leave_out "calls of sendmail by Symfony Mailer (apt-get install php-symfony-mailer)"
+    tests/peers/callers/sympa.sh || leave_out "calls of sendmail by Sympa"
+fi
 if [[ $(id -u) == 0 ]] && ! have mkfs.ext4; then leave_out "power losses (apt-get install e2fsprogs)"; fi
 
 check "format" cargo fmt --check
 check "lints" cargo clippy --all-targets --locked -- -D warnings
 check "tests" run_tests "$peers"
+if [[ $fast == no ]]; then
+    if have_postfix; then
+        check "cases of the sendmail command, with Postfix's" run_originals /usr/sbin/sendmail
+    else
+        leave_out "cases of the sendmail command, with Postfix's (apt-get install postfix, where no other mail server is)"
+    fi
+    if have msmtp; then
+        check "cases of the sendmail command, with msmtp" run_originals "$(type -P msmtp)"
+    else
+        leave_out "cases of the sendmail command, with msmtp (apt-get install msmtp)"
+    fi
+fi
 check "examples in the documentation" cargo test --locked --doc
 # Private items are documented too, for those who read the source; so links to them lead somewhere.
 RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" check "documentation" cargo doc --no-deps --locked --document-private-items
