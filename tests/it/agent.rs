@@ -82,8 +82,18 @@ fn a_recipient_whose_answer_came_before_the_kill_is_done() {
             vec!["second@example.org".to_owned()]
         ]
     );
-    assert_eq!(site.lines_with(&["to=<first@example.org>", "status=sent"]).len(), 1, "{}", site.log());
-    assert_eq!(site.lines_with(&["to=<second@example.org>", "status=sent"]).len(), 1, "{}", site.log());
+    assert_eq!(
+        site.wait_for_lines(1, &["to=<first@example.org>", "status=sent"], SOON).len(),
+        1,
+        "{}",
+        site.log()
+    );
+    assert_eq!(
+        site.wait_for_lines(1, &["to=<second@example.org>", "status=sent"], SOON).len(),
+        1,
+        "{}",
+        site.log()
+    );
 }
 
 #[test]

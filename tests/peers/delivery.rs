@@ -132,7 +132,8 @@ fn each_of_many_recipients_gets_one_copy() {
                 .filter(|m| header(m, "Subject").as_ref() == Some(&subject))
                 .count();
             assert_eq!(copies, 1, "{user}");
-            assert_eq!(site.lines_with(&[&format!("to=<{user}@example.org>"), "status=sent"]).len(), 1);
+            let parts = [&format!("to=<{user}@example.org>")[..], "status=sent"];
+            assert_eq!(site.wait_for_lines(1, &parts, DELIVERED).len(), 1);
         }
         agent.stop();
     }

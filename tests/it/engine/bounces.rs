@@ -146,7 +146,7 @@ fn a_delay_is_reported_once() {
     wait_for("the mark of the notice", SOON, || states(&file).filter(|states| states == "WP"));
     site.wait_for_line(&["to=<b@example.org>", "status=sent"], SOON);
     wait_until_nothing_is_left(&site, SOON);
-    assert_eq!(site.lines_with(&["to=<b@example.org>", "status=deferred"]).len(), 3);
+    assert_eq!(site.wait_for_lines(3, &["to=<b@example.org>", "status=deferred"], SOON).len(), 3);
     assert_eq!(site.lines_with(&["sender delay notification: "]).len(), 1, "{}", site.log());
     let notice = server.only_mail_of("a@example.org");
     assert!(notice.contains("Action: delayed") && notice.contains("4.2.1 mailbox locked"), "{notice}");

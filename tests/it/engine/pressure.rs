@@ -219,7 +219,7 @@ fn job_lines_that_wait_for_room_cost_no_processor_time() {
     assert_eq!(in_memory(&site, &agent), (1, 1));
     server.release();
     wait_until_nothing_is_left(&site, SOON);
-    assert_eq!(site.lines_with(&["status=sent"]).len(), 1 + WAITING);
+    assert_eq!(site.wait_for_lines(1 + WAITING, &["status=sent"], SOON).len(), 1 + WAITING);
     agent.stop();
 }
 

@@ -60,7 +60,10 @@ fn what_was_read_is_what_is_delivered_however_often_it_is_written() {
         }
     }
     assert_eq!(scene.server.all_mail().len(), delivered + 1);
-    assert_eq!(scene.site.lines_with(&["status=sent"]).len(), delivered + 1);
+    assert_eq!(
+        scene.site.wait_for_lines(delivered + 1, &["status=sent"], crate::common::agent::SOON).len(),
+        delivered + 1
+    );
     scene.ends_well();
 }
 
