@@ -17,7 +17,8 @@
 //! ```
 //!
 //! `sendmail --lmtp` takes a shorter way: from the command straight to `net`, with the caller waiting for the outcomes.
-//! (`cli::sendmail::direct`)
+//! (`cli::sendmail::direct`) `sendmail -bs` speaks SMTP with its caller, and queues as `sendmail` does.
+//! (`cli::sendmail::smtp_server`)
 //!
 //! [`mail`] has the nouns that all of them use, [`config`] what an administrator may choose, [`sink`] a server to
 //! try it with, and [`cli`] the commands. A module imports only what stands below it; `tests/it/tidy.rs` holds the
