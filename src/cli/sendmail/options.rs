@@ -163,7 +163,7 @@ pub enum UsageError {
 
 impl Options {
     /// Reads the arguments, without the name of the command. `strict` is for callers that pass along what strangers
-    /// give them: recipients stand only after `--`, and what names files or servers is refused.
+    /// give them: recipients stand only after `--`; `-C`, `-O`, `-X`, `-oQ` and `--nexthop` are refused.
     pub fn parse(role: Role, strict: bool, args: &[OsString]) -> Result<Self, UsageError> {
         let mode = match role {
             Role::Sendmail | Role::Smtpc => Mode::Submit,
