@@ -124,7 +124,7 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// An option that sendmail does not have either.
-    #[error("there is no option {0}")]
+    #[error("there is no option {}", .0.escape_debug())]
     Unknown(String),
     /// An option without its value.
     #[error("option {0} needs a value")]
@@ -140,7 +140,7 @@ pub enum UsageError {
         why: String,
     },
     /// Something that sendmail can and this command does not do.
-    #[error("{option} ({what}) is not something that this command does")]
+    #[error("{} ({what}) is not something that this command does", .option.escape_debug())]
     Unsupported {
         /// As written.
         option: String,
@@ -625,6 +625,8 @@ mod tests {
             ("-V ''", "option -V does not take \"\": an envelope ID"),
             ("-z", "there is no option -z"),
             ("-é", "there is no option -é"),
+            ("--x\u{1b}[2J", "there is no option --x\\u{1b}[2J"),
+            ("-bx\u{1b}", "-bx\\u{1b} (a mode"),
             ("--gecos", "there is no option --gecos"),
             ("--dump=x", "there is no option --dump"),
             ("-f", "option -f needs a value"),
