@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::exit;
 use super::signals::Signals;
 use crate::cli::sendmail::options::Role;
@@ -182,6 +184,18 @@ pub(super) fn show_line(line: Line<'_>) {
 /// Writes a line to standard error, at once and whole. Where nobody can read it the exit code still says the same.
 pub(super) fn say(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// The same for who must not wait: a reader that takes nothing now does not hear it. The lock on standard error is left
+/// alone, because another thread may hold it and wait for that reader.
+pub(super) fn say_without_waiting(line: &str) {
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+    let is_ready = poll(&mut ready, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+    // A pipe that takes any octets takes as many as a line has.
+    if is_ready {
+        let _ = rustix::io::write(&stderr, format!("{line}\n").as_bytes());
+    }
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! - Leaves to others: signals while the message is read (`stdin`).
 //! - Always true: before the end of a message leaves for the first time a signal ends the process at once, and nobody got
 //!   anything. From then on somebody may have the mail: what runs is carried to its end, so that the exit code is true, and
-//!   nothing more begins. A second signal ends the process in any case.
+//!   nothing more begins. A second signal ends the process in any case, also while nobody reads what it has to say.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::results::say;
+use super::results::say_without_waiting;
 use crate::cli::sendmail::die_as_told;
 use crate::cli::sendmail::options::Role;
 use crate::cli::sendmail::stdin::{Stdin, Stopped};
@@ -45,7 +45,7 @@ impl Signals {
             // Held until the process has ended: nothing can leave meanwhile.
             let mut state = self.state();
             if state.is_told {
-                say(&format!(
+                say_without_waiting(&format!(
                     "{}: ended by a second signal; recipients who are not named above may have the mail, and get it \
                      twice if it is sent again",
                     role.name()
@@ -55,7 +55,7 @@ impl Signals {
                 die_as_told(stopped);
             }
             state.is_told = true;
-            say(&format!(
+            say_without_waiting(&format!(
                 "{}: a signal came when the mail had left; the server's answer is waited for, unless another signal \
                  comes",
                 role.name()

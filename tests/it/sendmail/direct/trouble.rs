@@ -8,6 +8,7 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,14 @@ fn line(input: &mut BufReader<UnixStream>) -> String {
 
 /// Takes one message over LMTP, a little at a time and with rests, and gives back what came after DATA.
 fn read_slowly(listener: &UnixListener) -> Vec<u8> {
+    let (content, mut input) = store_slowly(listener);
+    assert_eq!(line(&mut input), "QUIT\r\n");
+    input.get_mut().write_all(b"221 bye\r\n").unwrap();
+    content
+}
+
+/// The same up to the answer to the message.
+fn store_slowly(listener: &UnixListener) -> (Vec<u8>, BufReader<UnixStream>) {
     let (stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let mut output = stream.try_clone().unwrap();
@@ -156,9 +165,7 @@ fn read_slowly(listener: &UnixListener) -> Vec<u8> {
         content.extend_from_slice(&piece[..length]);
     }
     output.write_all(b"250 2.0.0 stored\r\n").unwrap();
-    assert_eq!(line(&mut input), "QUIT\r\n");
-    output.write_all(b"221 bye\r\n").unwrap();
-    content
+    (content, input)
 }
 
 #[test]
@@ -292,6 +299,27 @@ fn a_second_signal_ends_it_and_says_that_nobody_knows() {
     let heard = running.end();
     assert_eq!(heard.signal, Some(Signal::INT.as_raw()), "{}", heard.stderr);
     assert!(heard.stderr.contains("sendmail: ended by a second signal; recipients who"), "{}", heard.stderr);
+}
+
+#[test]
+fn signals_are_heard_while_nobody_reads_the_results() {
+    let place = Place::new("");
+    let listener = UnixListener::bind(place.socket()).unwrap();
+    let mut command = place.command("smtpc", &["--lmtp", &place.socket(), "-f", "a@x", "b@y"]);
+    fs::write(place.path("message"), MESSAGE).unwrap();
+    // A pipe that is full, so that the first line written to it waits.
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(b"nobody takes this\n").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    command.stdin(fs::File::open(place.path("message")).unwrap()).stdout(Stdio::null()).stderr(writer);
+    let mut process = Process::start("smtpc", &mut command);
+    // The content is stored, and its line waits for a reader.
+    let _open = store_slowly(&listener);
+    process.signal(Signal::TERM);
+    process.signal(Signal::INT);
+    let status = process.wait(SOON);
+    assert!(status.signal().is_some(), "{status}");
 }
 
 #[test]
