@@ -52,13 +52,15 @@ pub struct Failure {
     trouble: Trouble,
 }
 
-/// What SMTP has replies of its own for.
+/// What SMTP has replies of its own for, and what has to be told in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     /// The message is too large.
     Size,
     /// There is no room in the queue.
     Room,
+    /// The message is queued or may be, and who sent it does not know.
+    Kept,
     Other,
 }
 
@@ -66,6 +68,16 @@ impl Failure {
     /// A failure in words.
     pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
         Self { code, text: text.into(), trouble: Trouble::Other }
+    }
+
+    /// A failure to tell what became of a message.
+    pub(super) fn of_answer(text: impl Into<String>) -> Self {
+        Self { trouble: Trouble::Kept, ..Self::new(Code::Io, text) }
+    }
+
+    /// Whether the message is queued or may be, and who sent it does not know: then no signal is a reason to keep silent.
+    pub(super) fn may_be_queued(&self) -> bool {
+        self.trouble == Trouble::Kept
     }
 
     /// A command line that cannot be obeyed.
@@ -84,7 +96,7 @@ impl Failure {
             (Trouble::Size, _) => (552, "5.3.4"),
             (Trouble::Room, _) => (452, "4.3.1"),
             (Trouble::Other, Code::Usage | Code::Data) => (554, "5.6.0"),
-            (Trouble::Other, _) => (451, "4.3.0"),
+            (Trouble::Kept | Trouble::Other, _) => (451, "4.3.0"),
         }
     }
 
@@ -158,9 +170,12 @@ impl From<ClientError> for Failure {
         // A refusal of the agent's own spool says what became of the message already.
         let is_said = ["the message was", "the message may"].iter().any(|start| text.starts_with(start))
             || matches!(error, ClientError::Unanswered(_));
-        let is_size =
-            matches!(&error, ClientError::Refused(refusal) if refusal.code == RefusalCode::TooLarge);
-        let trouble = if is_size { Trouble::Size } else { Trouble::Other };
+        let trouble = match &error {
+            ClientError::Refused(refusal) if refusal.code == RefusalCode::TooLarge => Trouble::Size,
+            ClientError::Unanswered(_) => Trouble::Kept,
+            ClientError::Refused(_) if text.starts_with("the message may") => Trouble::Kept,
+            _ => Trouble::Other,
+        };
         Self { trouble, ..Self::new(code, if is_said { text } else { format!("{said}: {text}") }) }
     }
 }
@@ -179,6 +194,7 @@ impl From<SubmitError> for Failure {
         let trouble = match &error {
             SubmitError::TooLarge(_) => Trouble::Size,
             SubmitError::NoRoom { .. } => Trouble::Room,
+            SubmitError::InDoubt { .. } => Trouble::Kept,
             SubmitError::Io { source, .. } if is_about_room(source) => Trouble::Room,
             _ => Trouble::Other,
         };
@@ -253,6 +269,7 @@ mod tests {
         for failure in [Failure::from(error), by_socket] {
             let text = failure.to_string();
             assert!(text.starts_with("the message may be queued: "), "{text}");
+            assert!(failure.may_be_queued(), "{text}");
             assert_eq!(failure.code(), 75, "{text}");
         }
     }

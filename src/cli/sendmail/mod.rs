@@ -137,10 +137,15 @@ fn submit(role: Role, options: &Options, sources: &Sources) -> Result<(), Failur
     let input = Input::new(BufReader::with_capacity(PIECE, stdin), !options.dots_are_content);
     let submission = Submission::new(options, sender);
     let queued = submitter.queue(submission, recipients, input);
-    if queued.is_err() {
-        die_as_told(&stopped);
+    queued.map(drop).inspect_err(|failure| fail_as_told(role, failure, &stopped))
+}
+
+/// After a failure: ends the process if a signal has come, but not without saying what is queued or may be.
+fn fail_as_told(role: Role, failure: &Failure, stopped: &Stopped) {
+    if stopped.by().is_some() && failure.may_be_queued() {
+        complain(role, &failure.to_string());
     }
-    queued.map(drop)
+    die_as_told(stopped);
 }
 
 /// Ends the process by the signal that has stopped it, now that nothing half-queued is left: a shell that runs a

@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -475,4 +476,49 @@ fn where_the_queue_cannot_be_written_to_the_agent_takes_each_message() {
         "220 250 250 354 451 250 250 354 451 250 250 354 451 221",
         "{output:?}"
     );
+}
+
+#[test]
+fn that_nobody_knows_is_told_also_when_a_signal_came() {
+    if !is_root() {
+        eprintln!("skipped: only root can run a command as somebody else");
+        return;
+    }
+    for mode in [&["sendmail", "-f", "a@x", "b@y"][..], &["sendmail", "-bs"]] {
+        let site = Site::new("default_transport = \"lmtp:unix:/nonexistent/lmtp\"\n");
+        site.start_agent().stop();
+        std::fs::set_permissions(site.queue().join("incoming"), Permissions::from_mode(0o555)).unwrap();
+        let socket = site.queue().join("agent.sock");
+        let _ = std::fs::remove_file(&socket);
+        let agent = UnixListener::bind(&socket).unwrap();
+        std::fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
+        let mut command = site.command(mode);
+        command.uid(54_322).gid(54_322).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut client = Client::start(command);
+        if mode.contains(&"-bs") {
+            // What becomes of the message cannot be told on standard output.
+            client.hear();
+            drop(client.child.stdout.take());
+            client.write(&format!("{MAIL}DATA\r\n{MESSAGE}"));
+        } else {
+            client.write(MESSAGE);
+            drop(client.stdin.take());
+        }
+        let (mut stream, _) = agent.accept().unwrap();
+        stream.write_all(b"{\"ready\":{\"version\":\"0\"}}\n").unwrap();
+        let (mut taken, mut piece) = (Vec::new(), [0; 4096]);
+        // All of it: after the content comes its end.
+        while !taken.ends_with(b"{\"content\":{\"octets\":0}}\n") {
+            let length = stream.read(&mut piece).unwrap();
+            assert_ne!(length, 0, "{:?}", String::from_utf8_lossy(&taken));
+            taken.extend_from_slice(&piece[..length]);
+        }
+        kill_process(Pid::from_child(&client.child), Signal::TERM).unwrap();
+        drop(stream);
+        let stdin = client.stdin.take();
+        let (status, _, complaints) = client.end();
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{mode:?}: {status} {complaints}");
+        assert!(complaints.contains("arrives twice then if it is sent again"), "{mode:?}: {complaints:?}");
+        drop(stdin);
+    }
 }

@@ -33,7 +33,7 @@ use super::failure::{Code, Failure};
 use super::options::{Options, Role};
 use super::stdin::Stdin;
 use super::submission::{Submission, Submitter};
-use super::{die_as_told, system};
+use super::{fail_as_told, system};
 use crate::config::{Config, Sources};
 use crate::mail::QueueId;
 use crate::sink::{LineEnd, Reply};
@@ -52,11 +52,8 @@ pub(super) fn run(role: Role, options: &Options, sources: &Sources) -> Result<Ex
         .and_then(|bell| Stdout::open(bell, PATIENCE))
         .map_err(|error| system("standard output cannot be taken over", &error))?;
     let mut wire = Wire::new(stdin.with_silence_max(PATIENCE), stdout);
-    let served = serve(role, options, sources, &mut wire);
-    if served.is_err() {
-        die_as_told(&stopped);
-    }
-    served.map(|()| ExitCode::SUCCESS)
+    serve(role, options, sources, &mut wire).inspect_err(|failure| fail_as_told(role, failure, &stopped))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Gets everything ready that is needed for queueing, and talks. What is missing is told instead of a greeting: clients
@@ -164,9 +161,9 @@ fn receive<R: Read, W: Write>(
         }
     };
     // At once: a client that does not hear what became of the message may send it again, and somebody should know.
-    wire.say(&reply).and_then(|()| wire.flush()).map_err(|broken| {
-        Failure::new(Code::Io, format!("{sentence}; the client did not hear that: {broken}"))
-    })
+    wire.say(&reply)
+        .and_then(|()| wire.flush())
+        .map_err(|broken| Failure::of_answer(format!("{sentence}; the client did not hear that: {broken}")))
 }
 
 /// Ends a session that cannot go on; says so, if somebody is there to hear it.
