@@ -331,15 +331,13 @@ impl Spool {
     }
 
     /// Makes a file that must not exist yet. The mode is set apart from the umask, which might take away the
-    /// group's right to read, and with it the agent's.
+    /// group's right to read, or that of the owner: one of them is the agent's.
     pub(super) fn create_file(&self, place: Place, name: &OsStr, mode: u32) -> Result<File, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.at(place), name, flags, Mode::from(mode & 0o600))?;
-        if mode & 0o077 != 0 {
-            rustix::fs::fchmod(&fd, Mode::from(mode)).inspect_err(|_| {
-                let _ = rustix::fs::unlinkat(self.at(place), name, AtFlags::empty());
-            })?;
-        }
+        rustix::fs::fchmod(&fd, Mode::from(mode)).inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(self.at(place), name, AtFlags::empty());
+        })?;
         Ok(File::from(fd))
     }
 

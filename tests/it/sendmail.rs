@@ -130,6 +130,26 @@ fn a_message_is_queued_with_what_its_header_lacks() {
     assert!(content.starts_with("Received: by mx.example (lastmile, from userid "), "{content}");
 }
 
+/// Whoever may write to `active/` makes files that are the agent's already; it has to read and to mark them.
+#[test]
+fn no_umask_keeps_the_agent_from_what_root_or_its_own_user_queues() {
+    let queue = Queue::new();
+    let program = queue.program();
+    for (count, umask) in ["0777", "0400", "0"].into_iter().enumerate() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask \"$1\"; exec \"$2\" sendmail -f a@x b@y", "sh", umask]);
+        command.arg(program.get_program());
+        command.envs(program.get_envs().map(|(name, value)| (name, value.unwrap())));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        assert_queued(&run(command, "Subject: x\n\n"));
+        let files = queue.files("active");
+        assert_eq!(files.len(), count + 1, "{umask}");
+        for file in files {
+            assert_eq!(std::fs::metadata(file).unwrap().mode() & 0o7777, 0o600, "{umask}");
+        }
+    }
+}
+
 #[test]
 fn the_agent_is_told_through_the_fifo() {
     let queue = Queue::new();
