@@ -21,6 +21,7 @@ use jiff::Timestamp;
 
 use super::failure::{Code, Failure};
 use super::options::{Direct, Options, Role};
+use super::recipients::comparable;
 use super::stdin::Stdin;
 use super::{PIECE, die_as_told, one_address};
 use crate::config::{Config, Sources, Transport};
@@ -154,7 +155,7 @@ impl Recipients {
     /// No alias and no domain is added: a server may well know its users by their bare names. A report that was asked for
     /// names the recipient as our caller did, whoever rewrites the address on its way.
     fn add(&mut self, address: Address) {
-        if !self.seen.insert(address.clone()) {
+        if !self.seen.insert(comparable(&address)) {
             return;
         }
         let kind = if address.needs_smtputf8() { "utf-8" } else { "rfc822" };

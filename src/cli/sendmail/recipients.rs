@@ -116,7 +116,7 @@ impl<'a> Recipients<'a> {
 }
 
 /// The address with its domain in lower case: the case of a domain means nothing, that of a local part may.
-fn comparable(address: &Address) -> Address {
+pub(super) fn comparable(address: &Address) -> Address {
     let domain = address.domain();
     if !domain.bytes().any(|octet| octet.is_ascii_uppercase()) {
         return address.clone();

@@ -327,7 +327,11 @@ fn addresses_and_options_reach_the_server_as_they_were_given() {
     for (sender, args, said) in [
         ("a@x", &["root"][..], "LHLO localhost|MAIL FROM:<a@x> SIZE=21 BODY=7BIT|RCPT TO:<root>"),
         ("<>", &["--", "-b@y"], "LHLO localhost|MAIL FROM:<> SIZE=21 BODY=7BIT|RCPT TO:<-b@y>"),
-        ("", &["<b@y>", "b@y"], "LHLO localhost|MAIL FROM:<> SIZE=21 BODY=7BIT|RCPT TO:<b@y>"),
+        (
+            "",
+            &["<b@Y>", "b@Y", "b@y", "B@y"],
+            "LHLO localhost|MAIL FROM:<> SIZE=21 BODY=7BIT|RCPT TO:<b@Y>|RCPT TO:<B@y>",
+        ),
         ("ann", &["\"b c\"@y"], "LHLO localhost|MAIL FROM:<ann> SIZE=21 BODY=7BIT|RCPT TO:<\"b c\"@y>"),
         (
             "a@x",
