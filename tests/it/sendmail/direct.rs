@@ -370,10 +370,12 @@ fn addresses_and_options_reach_the_server_as_they_were_given() {
 #[test]
 fn smtputf8_is_asked_for_where_it_is_needed() {
     let plain = "Subject: hi\n\nbody\n";
-    let utf8 = "Subject: \u{e9}\n\nbody\n";
+    let utf8 = "Subject: \u{e9}\nTo: c@z\n\nbody\n";
     for (args, message, offered, asked) in [
         (&["b@y"][..], plain, true, Some(false)),
         (&["b@y"], utf8, true, Some(false)),
+        (&["-t"], utf8, true, Some(false)),
+        (&["-t"], utf8, false, Some(false)),
         (&["\u{e9}@y"], plain, true, Some(true)),
         (&["--smtputf8", "b@y"], plain, true, Some(false)),
         (&["--smtputf8", "b@y"], plain, false, Some(false)),
