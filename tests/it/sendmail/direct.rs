@@ -279,6 +279,14 @@ fn the_ports_are_those_of_the_protocols() {
 }
 
 #[test]
+fn the_option_says_what_is_spoken_whatever_the_transport_of_that_name_speaks() {
+    let server = Served::with("[transport.lmtp]\nprotocol = \"smtp\"\n", "", |_| {});
+    let heard = server.lmtp("smtpc", &["--dump", "b@y"], MESSAGE);
+    assert_eq!(heard.code, Some(0), "{}", heard.stderr);
+    assert!(heard.stderr.contains("C: LHLO localhost\n"), "{}", heard.stderr);
+}
+
+#[test]
 fn esmtp_has_one_answer_for_all_whom_it_has_accepted() {
     for (script, smtpc, sendmail, word) in [
         ("rcpt bob@* 550 5.1.1 no", 253, 67, "sent"),

@@ -387,6 +387,23 @@ fn a_server_that_is_slow_to_say_goodbye_keeps_nobody_waiting() {
 }
 
 #[test]
+fn a_temporary_file_that_cannot_grow_sends_nothing_and_says_so() {
+    let server = Served::by("");
+    for name in NAMES {
+        let (program, socket) = (server.place.path(name).display().to_string(), server.place.socket());
+        let mut command = Command::new("sh");
+        let limited =
+            ["-c", "ulimit -f 8; exec \"$@\"", "sh", &program, "--lmtp", &socket, "-f", "a@x", "b@y"];
+        server.place.prepare(&mut command, &limited);
+        let heard = Heard::from(run(&mut command, &[b'x'; 100_000]));
+        assert_eq!(heard.code, Some(75), "{heard:?}");
+        let words = format!("{name}: the message was not sent: cannot write a temporary file in ");
+        assert!(heard.stderr.starts_with(&words) && heard.stderr.lines().count() == 1, "{heard:?}");
+    }
+    assert_eq!(server.sink.counts().connections, 0);
+}
+
+#[test]
 fn nothing_of_the_message_stays_on_disk() {
     let server = Served::by("rcpt bob@y 550 5.1.1 no");
     let names = || {
