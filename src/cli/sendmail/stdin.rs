@@ -26,6 +26,8 @@ pub(super) struct Stdin {
     input: File,
     /// Readable once a signal has come.
     bell: OwnedFd,
+    /// Where the caller ignores all signals nobody else holds this end, and a pipe without one is readable at once.
+    _ringer: OwnedFd,
     stopped: Stopped,
     silence_max: Option<Duration>,
 }
@@ -59,7 +61,7 @@ impl Stdin {
                 signal_hook::low_level::pipe::register(signal, ringer.try_clone()?)?;
             }
         }
-        Ok(Self { input, bell, stopped, silence_max: None })
+        Ok(Self { input, bell, _ringer: ringer, stopped, silence_max: None })
     }
 
     /// Waits no longer than this for something to read; a read that does ends with [`io::ErrorKind::TimedOut`].
@@ -128,8 +130,8 @@ mod tests {
     fn stdin(silence_max: Option<Duration>) -> (Stdin, File, File) {
         let pipe = || rustix::pipe::pipe().map(|(reader, writer)| (File::from(reader), File::from(writer)));
         let ((input, writer), (bell, ringer)) = (pipe().unwrap(), pipe().unwrap());
-        let stopped = Stopped::default();
-        (Stdin { input, bell: bell.into(), stopped, silence_max }, writer, ringer)
+        let (stopped, _ringer) = (Stopped::default(), ringer.try_clone().unwrap().into());
+        (Stdin { input, bell: bell.into(), _ringer, stopped, silence_max }, writer, ringer)
     }
 
     #[test]

@@ -198,6 +198,33 @@ fn a_signal_while_reading_leaves_nothing_and_ends_the_command_as_it_says() {
     }
 }
 
+/// As scripts do that must not be stopped half-way.
+#[test]
+fn a_caller_that_ignores_all_signals_is_served_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("nobody").display().to_string();
+    let message = "Subject: x\n\nbody\n";
+    let session = "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nSubject: x\r\n\r\n.\r\nQUIT\r\n";
+    for (args, input, code, count) in [
+        (&["-f", "a@x", "b@y"][..], message, 0, 1),
+        (&["-bs"], session, 0, 1),
+        // The message was read, and nobody took it.
+        (&["--lmtp", &socket, "-f", "a@x", "b@y"], message, 75, 0),
+    ] {
+        let queue = Queue::new();
+        let inner = queue.command(args);
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "trap '' HUP INT TERM; exec \"$@\"", "sh"]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = run(command, input);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        assert_eq!(queue.files("active").len(), count, "{args:?}");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("a signal came"), "{output:?}");
+    }
+}
+
 #[test]
 fn a_signal_that_the_caller_ignores_does_not_stop_the_reading() {
     let queue = Queue::new();
