@@ -19,6 +19,7 @@ use super::format::{self, DroppedHead, FormatError, MAGIC};
 use super::listing::is_incoming_name;
 use super::pickup::{Pickup, Taken};
 use super::queue_file::LoadError;
+use super::received::Numbered;
 use super::state::States;
 use super::submit::{Draft, SubmitError, envelope_of, now};
 use super::write::{Unfinished, WriteError};
@@ -121,7 +122,7 @@ impl Pickup {
             let mut unfinished = Unfinished::begin(target, envelope, count, None, recipients)?;
             format::read_blank(&mut reader)?;
             let mut content = Counted { reader, count: 0 };
-            unfinished.add_content(&mut content, &self.limits)?;
+            unfinished.add_content(&mut Numbered::new(&mut content, id), &self.limits)?;
             check_size(said_size, content.count)?;
             check_unchanged(&source, length)?;
             Ok(unfinished)
@@ -204,7 +205,8 @@ impl Pickup {
         unfinished.envelope.origin = format!("uid={uid}");
         let written = (|| {
             let length = source.metadata().map_err(WriteError::Source)?.len();
-            unfinished.add_content(&mut Read::take(&source, length), &self.limits)?;
+            let mut content = Read::take(&source, length);
+            unfinished.add_content(&mut Numbered::new(&mut content, id), &self.limits)?;
             check_unchanged(&source, length)?;
             Ok(unfinished)
         })();

@@ -19,6 +19,7 @@ use rustix::rand::GetRandomFlags;
 
 use super::directory::{Place, Spool};
 use super::format::{self, RECIPIENTS_MAX};
+use super::received::Numbered;
 use super::write::{Unfinished, WriteError};
 use crate::mail::{BodyType, Envelope, QueueId, Recipient, Return, Sender};
 
@@ -146,6 +147,7 @@ impl Spool {
         let (envelope, recipients) = envelope_of(draft, id)?;
         let name = OsStr::new(id.as_str());
         let file = self.create_unfinished(Place::Tmp, name, 0o600)?;
+        let content = &mut Numbered::new(content, id);
         let written = write_whole(file, envelope, recipients, content, limits);
         self.settle(written, (Place::Tmp, name), (Place::Active, name))
     }

@@ -13,12 +13,15 @@ use mail_builder::headers::address::Address as HeaderAddress;
 
 use super::address_list::{self, BadList};
 use crate::mail::{Address, Sender};
+use crate::spool::PENDING_ID;
 
 /// Octets of a header. Programs make ones of some kilobytes; only recipients of `-t` fill more: a million of them fit,
 /// which is what a queue file takes.
 pub const HEADER_SIZE_MAX: u32 = 32 << 20;
 /// Octets by which a line is known to separate messages in a mailbox file.
 const SEPARATOR_SEEN: u64 = 64;
+/// Such lines before a message. Each mailbox that it has been through may have added one.
+const SEPARATORS_MAX: usize = 1000;
 /// Octets of input that are looked at at a time.
 const PIECE: usize = 64 << 10;
 
@@ -152,7 +155,7 @@ pub enum BadMessage {
 /// Leaves out the lines that separate messages in a mailbox file, where a message begins with them. Returns what had to be
 /// read to see that it does not any more.
 pub fn skip_separators(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
-    loop {
+    for _ in 0..SEPARATORS_MAX {
         let mut start = Vec::new();
         reader.take(SEPARATOR_SEEN).read_until(b'\n', &mut start)?;
         if !is_separator(&start) {
@@ -162,6 +165,7 @@ pub fn skip_separators(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
             reader.skip_until(b'\n')?;
         }
     }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it begins with nothing but lines of a mailbox file"))
 }
 
 /// A message's header.
@@ -198,8 +202,6 @@ pub struct Additions<'a> {
     pub host: &'a str,
     /// Who submits the message.
     pub uid: u32,
-    /// Its queue ID, if that is known already: whoever takes in what is dropped gives it one.
-    pub id: Option<&'a str>,
     /// What nobody else's Message-ID begins with.
     pub unique: &'a str,
     /// Now, as a header has it.
@@ -294,6 +296,11 @@ impl Header {
         out
     }
 
+    /// Whether the message began with its body.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
     /// Writes the header as it is queued, and the empty line after it. Return-Path is what the last server on the
     /// way writes, so that one that is here already would be a lie.
     pub fn write(&self, additions: &Additions<'_>) -> Vec<u8> {
@@ -364,9 +371,9 @@ fn field_name(line: &[u8]) -> Option<usize> {
 
 impl Additions<'_> {
     fn received(&self) -> String {
-        let Self { host, uid, id, date, .. } = self;
-        let id = id.map_or_else(String::new, |id| format!("\n\tid {id}"));
-        format!("Received: by {host} (lastmile, from userid {uid}){id}; {date}\n")
+        let Self { host, uid, date, .. } = self;
+        // Whoever puts the message into the queue gives it an ID, and knows this place for it.
+        format!("Received: by {host} (lastmile, from userid {uid})\n\tid {PENDING_ID}; {date}\n")
     }
 
     fn from(&self) -> Vec<u8> {
@@ -443,7 +450,7 @@ mod tests {
 
     fn additions<'a>(sender: &'a Sender, full_name: Option<&'a str>) -> Additions<'a> {
         let (host, unique, date) = ("mx.example", "ID7", "Sat, 21 Nov 2026 19:30:00 +0000");
-        Additions { host, uid: 1000, id: Some(unique), unique, date, sender, full_name, origin: "example" }
+        Additions { host, uid: 1000, unique, date, sender, full_name, origin: "example" }
     }
 
     /// The message as it is queued, without the Received field.
@@ -458,7 +465,7 @@ mod tests {
         out.extend_from_slice(&body);
         out.extend_from_slice(reader);
         let out = String::from_utf8(out).unwrap();
-        let received = "Received: by mx.example (lastmile, from userid 1000)\n\tid ID7; \
+        let received = "Received: by mx.example (lastmile, from userid 1000)\n\tid (not-yet-in-a-queue); \
                         Sat, 21 Nov 2026 19:30:00 +0000\n";
         out.strip_prefix(received).unwrap().to_owned()
     }
@@ -497,15 +504,6 @@ mod tests {
             let queued = queued(text, "a@x", Some("Ann"), false);
             assert_eq!(queued, expected, "{text:?}");
         }
-    }
-
-    #[test]
-    fn an_id_that_is_not_known_is_not_made_up() {
-        let sender = Sender::NULL;
-        let received = Additions { id: None, ..additions(&sender, None) }.received();
-        let expected =
-            "Received: by mx.example (lastmile, from userid 1000); Sat, 21 Nov 2026 19:30:00 +0000\n";
-        assert_eq!(received, expected);
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl<'a> Submitter<'a> {
         }
         let id = self.spool.new_id()?;
         let way = Way::find(&self.spool);
-        let head = self.head(&submission, &header, &way, id)?;
+        let head = self.head(&submission, &header, id)?;
         let needs_smtputf8 = recipients.iter().any(|recipient| recipient.address.needs_smtputf8())
             || submission.sender.address().is_some_and(Address::needs_smtputf8);
         let draft = Draft {
@@ -120,13 +120,7 @@ impl<'a> Submitter<'a> {
     }
 
     /// The header as it is queued.
-    fn head(
-        &self,
-        submission: &Submission,
-        header: &Header,
-        way: &Way,
-        id: QueueId,
-    ) -> Result<Vec<u8>, Failure> {
+    fn head(&self, submission: &Submission, header: &Header, id: QueueId) -> Result<Vec<u8>, Failure> {
         let date = rfc2822::to_string(&Caller::now()).map_err(|error| {
             Failure::new(Code::System, format!("the message was not queued: cannot write the date: {error}"))
         })?;
@@ -137,8 +131,6 @@ impl<'a> Submitter<'a> {
         Ok(header.write(&Additions {
             host: &self.config.myhostname,
             uid: self.caller.uid,
-            // Elsewhere the agent gives it an ID, and nobody knows yet which.
-            id: matches!(way, Way::Active).then_some(id.as_str()),
             unique: id.as_str(),
             date: &date,
             sender: &submission.sender,

@@ -84,7 +84,14 @@ fn hardened_services_queue_through_the_agent() {
         site.wait_for_line(&[&uid, "from=<a@x.example>"], SOON);
     }
     site.wait_for_lines(4, &["from=<a@x.example>", "nrcpt=1 (queue active)"], SOON);
-    assert_eq!(site.queued().len(), 4);
+    let queued = site.queued();
+    assert_eq!(queued.len(), 4);
+    for message in queued {
+        let (id, place) = (message["id"].as_str().unwrap(), message["place"].as_str().unwrap());
+        let text = std::fs::read_to_string(site.queue().join(place).join(id)).unwrap();
+        // Whoever gives the ID writes it into the field that the submitter has made.
+        assert!(text.contains(&format!(")\r\n\tid {id}; ")), "{text}");
+    }
     agent.stop();
 }
 

@@ -39,7 +39,10 @@ impl Message {
                 header.remove_bcc();
             }
             has_utf8_header = !header.is_ascii();
-            [header.as_it_came(), body].concat()
+            // Where we read recipients from the header, others must see its end where we did: a Bcc behind that is text.
+            let is_open = options.recipients_from_header && !body.is_empty() && !header.is_empty();
+            let divider: &[u8] = if is_open { b"\n" } else { b"" };
+            [&header.as_it_came(), divider, &body].concat()
         } else {
             skip_separators(input)
                 .map_err(|error| not_sent(Code::Io, format_args!("it cannot be read: {error}")))?
@@ -99,7 +102,6 @@ mod tests {
             ("From: ann@x\n", "From: ann@x\r\n"),
             ("Fro", "Fro\r\n"),
             ("no header\n", "no header\r\n"),
-            ("To: a@x\nbody at once\n", "To: a@x\r\nbody at once\r\n"),
             ("To: a@x", "To: a@x\r\n"),
             ("\n\nblank lines\n", "\r\n\r\nblank lines\r\n"),
         ] {
@@ -107,6 +109,17 @@ mod tests {
                 assert_eq!(String::from_utf8(read(text.as_bytes(), options).1).unwrap(), content, "{text:?}");
             }
         }
+    }
+
+    #[test]
+    fn with_t_the_header_ends_for_others_where_it_ends_for_us() {
+        let extract = Options { recipients_from_header: true, ..Options::default() };
+        let text = b"To: a@x\nno field\nBcc: b@y\n\ntext\n";
+        let (message, content) = read(text, &extract);
+        assert_eq!(message.recipients.len(), 1);
+        assert_eq!(content, b"To: a@x\r\n\r\nno field\r\nBcc: b@y\r\n\r\ntext\r\n");
+        let (_, content) = read(text, &Options::default());
+        assert_eq!(content, b"To: a@x\r\nno field\r\nBcc: b@y\r\n\r\ntext\r\n");
     }
 
     #[test]
