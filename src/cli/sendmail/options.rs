@@ -163,7 +163,8 @@ pub enum UsageError {
 
 impl Options {
     /// Reads the arguments, without the name of the command. `strict` is for callers that pass along what strangers
-    /// give them: recipients stand only after `--`; `-C`, `-O`, `-X`, `-oQ` and `--nexthop` are refused.
+    /// give them: recipients stand only after `--`; `-C`, `-O`, `-X`, `-oQ`, `--nexthop` and, but for smtpc, `--lmtp` and
+    /// `--esmtp` are refused.
     pub fn parse(role: Role, strict: bool, args: &[OsString]) -> Result<Self, UsageError> {
         let mode = match role {
             Role::Sendmail | Role::Smtpc => Mode::Submit,
@@ -265,6 +266,10 @@ impl<'a> Parser<'a> {
         match name {
             "--nexthop" if self.strict => return Err(UsageError::Strict(name.to_owned())),
             "--nexthop" => self.options.nexthop = Some(self.long_value(name, attached)?),
+            // smtpc delivers wherever it is told: there the server is the caller's choice, and a second one is refused.
+            "--lmtp" | "--esmtp" if self.strict && self.role != Role::Smtpc => {
+                return Err(UsageError::Strict(name.to_owned()));
+            }
             "--lmtp" => self.direct(Protocol::Lmtp, name, attached)?,
             "--esmtp" => self.direct(Protocol::Smtp, name, attached)?,
             "--iam" => self.options.iam = Some(self.long_value(name, attached)?),
@@ -670,6 +675,8 @@ mod tests {
             ("-o Q/tmp -- b@y", "-oQ"),
             ("--nexthop mx -- b@y", "--nexthop"),
             ("--nexthop=mx -- b@y", "--nexthop"),
+            ("--lmtp mx -f a@x -- b@y", "--lmtp"),
+            ("-f a@x --esmtp=mx:25 -- b@y", "--esmtp"),
         ] {
             match strictly(line) {
                 Err(UsageError::Strict(text)) => {
@@ -680,7 +687,9 @@ mod tests {
         }
         assert_eq!(strictly("-oi -- b@y"), Ok(Options { dots_are_content: true, ..to(&["b@y"]) }));
         assert_eq!(strictly("-t"), Ok(Options { recipients_from_header: true, ..Options::default() }));
-        assert!(strictly("--lmtp mx -f a@x -- b@y").is_ok());
+        let smtpc = |line| Options::parse(Role::Smtpc, true, &words(line));
+        assert!(smtpc("--lmtp mx -f a@x -- b@y").is_ok());
+        assert!(smtpc("--lmtp mx -f a@x --esmtp evil -- b@y").is_err());
     }
 
     proptest! {
