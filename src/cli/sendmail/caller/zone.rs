@@ -27,8 +27,17 @@ pub(super) fn zone() -> TimeZone {
     // Whoever keeps zones elsewhere has few of them.
     let is_elsewhere = env::var_os("TZDIR").is_some();
     let variable = env::var_os("TZ").map(|value| value.into_string().unwrap_or_default());
+    if variable.as_deref().is_some_and(|value| !is_usable(value)) {
+        return TimeZone::UTC;
+    }
     let file = if is_elsewhere { None } else { file(variable.as_deref()) };
     file.and_then(|file| read(file).ok()).unwrap_or_else(TimeZone::system)
+}
+
+/// Whether a value of `$TZ` can be looked up without waiting: it may be the path of a FIFO.
+fn is_usable(variable: &str) -> bool {
+    let path = variable.strip_prefix(':').unwrap_or(variable);
+    !path.starts_with('/') || std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// The file to look into, for a value of `$TZ`; `None` where only jiff knows.
@@ -84,6 +93,24 @@ mod tests {
             let Ok(by_jiff) = TimeZone::get(name) else { continue };
             let Ok(by_file) = read(file(Some(name)).unwrap()) else { continue };
             assert_eq!(offsets(&by_file), offsets(&by_jiff), "{name}");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_zone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        for (variable, usable) in [
+            ("Europe/Berlin", true),
+            ("CET-1", true),
+            ("", true),
+            ("/etc/passwd", true),
+            (":/etc/passwd", true),
+        ] {
+            assert_eq!(is_usable(variable), usable, "{variable:?}");
+        }
+        for variable in [path, "/dev/zero", ":/dev/tty", "/nonexistent"] {
+            assert!(!is_usable(variable), "{variable:?}");
         }
     }
 
