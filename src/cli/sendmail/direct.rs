@@ -51,9 +51,6 @@ pub(super) fn deliver(
     sources: &Sources,
 ) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
-    if options.recipients.is_empty() && !options.recipients_from_header {
-        return Err(not_sent(Code::Usage, "nobody to send to: name recipients, or use -t"));
-    }
     let config = Config::load(sources)
         .map_err(|error| not_sent(Code::Config, error.to_string().replace('\n', "; ")))?;
     let (destination, transport) = destination(direct, &config)?;
@@ -211,6 +208,7 @@ impl Mail<'_> {
             Content { prefix: b"", file: &self.message.file, offset: 0, length: self.message.written.size };
         // Why there is no sense in going on.
         let mut hopeless = None;
+        let mut is_silent = false;
         for recipients in recipients.chunks(limit) {
             results.begin();
             if results.is_told_to_stop() {
@@ -228,8 +226,16 @@ impl Mail<'_> {
             let Some(batch) = Batch::new(envelope, sender, destination, recipients.to_vec()) else {
                 continue;
             };
+            let settled = results.count();
             hopeless = match cached.deliver(&batch, &content, &self.transport, results) {
-                Delivered::Reached => None,
+                Delivered::Reached => {
+                    let was_silent = std::mem::replace(&mut is_silent, results.all_broke_off_since(settled));
+                    // Each further transaction could keep the caller waiting for another ten minutes.
+                    (was_silent && is_silent).then(|| {
+                        let text = "not tried, because the server fell silent or away twice before";
+                        Reason::local(EnhancedStatus::new(4, 4, 2), text)
+                    })
+                }
                 Delivered::Failed(reason) => Some(suspended(&reason)),
                 Delivered::Busy(reason) => {
                     results.settle_all(recipients, &Outcome::Deferred(reason.clone()));

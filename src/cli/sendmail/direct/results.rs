@@ -85,6 +85,21 @@ impl<'a> Results<'a> {
         (self.session, self.not_ready) = (None, None);
     }
 
+    /// How many recipients are settled.
+    pub(super) fn count(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// Whether no recipient that was settled since then has a server's word.
+    pub(super) fn all_broke_off_since(&self, count: usize) -> bool {
+        let since = self.outcomes.get(count..).unwrap_or_default();
+        let broke_off = |outcome: &Outcome| {
+            let reason = outcome.reason();
+            reason.reply.is_none() && reason.status.subject_and_detail() == (4, 2)
+        };
+        !since.is_empty() && since.iter().all(broke_off)
+    }
+
     /// Whether a signal has asked to begin nothing more.
     pub(super) fn is_told_to_stop(&self) -> bool {
         self.signals.is_told()

@@ -71,6 +71,26 @@ fn once_no_server_is_ready_nobody_else_is_tried() {
 }
 
 #[test]
+fn a_server_that_falls_silent_twice_in_a_row_keeps_nobody_else_waiting() {
+    let server = Served::with(
+        "[transport.lmtp]\ndestination_recipient_limit = 1\ndata_done_timeout = \"1s\"\n",
+        "data-done bob@* silence\ndata-done dora@* silence\ndata-done eve@* silence\ndata-done fay@* silence",
+        |_| {},
+    );
+    let to = ["ann@y", "bob@y", "carol@y", "dora@y", "eve@y", "fay@y", "guy@y"];
+    let heard = server.lmtp("sendmail", &to, MESSAGE);
+    assert_eq!(heard.code, Some(75), "{}", heard.stderr);
+    for to in ["bob@y", "dora@y", "eve@y"] {
+        assert!(heard.of(to).contains("message may be sent more than once"), "{}", heard.stderr);
+    }
+    for to in ["fay@y", "guy@y"] {
+        let why = "status=deferred (not tried, because the server fell silent or away twice before)";
+        assert!(heard.of(to).ends_with(why), "{}", heard.stderr);
+    }
+    assert_eq!((server.mail_of("carol@y").len(), server.mail_of("guy@y").len()), (1, 0));
+}
+
+#[test]
 fn a_server_without_room_for_a_connection_may_be_tried_again() {
     let place = Place::new("[transport.lmtp]\nconnect_timeout = \"1s\"\n");
     let address = SockAddr::unix(place.socket()).unwrap();
