@@ -189,8 +189,8 @@ fn who_gets_a_blind_copy_stays_unknown_also_where_recipients_are_named() {
 fn what_cannot_be_queued_says_why_and_leaves_nothing() {
     let large = format!("Subject: x\n\n{}", "line\n".repeat(4000));
     for (args, input, code, words) in [
-        (&[][..], "", 64, "sendmail: the message was not queued: nobody to send to"),
-        (&["-bv", "b@y"], "", 64, "sendmail: the message was not sent: -bv (verifying addresses)"),
+        (&[][..], "", 64, "sendmail: the message was not sent: nobody to send to"),
+        (&["-bv", "b@y"], "", 64, "sendmail: nothing was done: -bv (verifying addresses)"),
         (
             &["--nexthop", "bad:host:name", "b@y"],
             "",

@@ -82,9 +82,11 @@ impl Failure {
 
     /// A command line that cannot be obeyed.
     pub(super) fn of_usage(role: Role, error: &UsageError) -> Self {
+        let is_about_message = !matches!(error, UsageError::Unsupported { option, .. }
+            if ["-b", "-q"].iter().any(|mode| option.starts_with(mode)));
         let what = match role {
-            Role::Sendmail | Role::Smtpc => "the message was not sent",
-            Role::Mailq | Role::Newaliases => "nothing was done",
+            Role::Sendmail | Role::Smtpc if is_about_message => "the message was not sent",
+            _ => "nothing was done",
         };
         Self::new(Code::Usage, format!("{what}: {error}; lastmile-sendmail(1) has the options"))
     }

@@ -85,7 +85,12 @@ fn strict() -> Result<bool, Failure> {
 
 fn perform(role: Role, strict: bool, args: &[OsString], sources: &Sources) -> Result<ExitCode, Failure> {
     let options = Options::parse(role, strict, args).map_err(|error| Failure::of_usage(role, &error))?;
+    let is_to_nobody = options.recipients.is_empty() && !options.recipients_from_header;
     match &options.mode {
+        Mode::Submit if is_to_nobody => {
+            let text = "the message was not sent: nobody to send to: name recipients, or use -t";
+            Err(Failure::new(Code::Usage, text))
+        }
         Mode::Submit if let Some(direct) = &options.direct => {
             direct::deliver(role, &options, direct, sources)
         }
@@ -118,12 +123,6 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
 }
 
 fn submit(role: Role, options: &Options, sources: &Sources) -> Result<(), Failure> {
-    if options.recipients.is_empty() && !options.recipients_from_header {
-        return Err(Failure::new(
-            Code::Usage,
-            "the message was not queued: nobody to send to: name recipients, or use -t",
-        ));
-    }
     let config = Config::load(sources)?;
     let caller = Caller::find();
     let sender = sender(options, &caller, &config)?;
