@@ -16,7 +16,7 @@ use lastmile::config::{Config, Sources};
 use tempfile::NamedTempFile;
 
 const README: &str = include_str!("../../README.md");
-const SENDMAIL_OPTIONS: &str = include_str!("../../src/cli/sendmail/options.rs");
+const SENDMAIL_OPTIONS: &str = include_str!("../../src/cli/sendmail/options/parser.rs");
 
 fn page(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man").join(name)

@@ -10,6 +10,7 @@ pub mod address_list;
 mod caller;
 mod direct;
 mod failure;
+mod input;
 mod message;
 mod options;
 mod recipients;
@@ -29,7 +30,7 @@ pub use failure::{Code, Failure};
 pub use options::{Direct, Mode, Options, Role, UsageError};
 
 use caller::Caller;
-use message::Input;
+use input::Input;
 use recipients::Recipients;
 use stdin::{Stdin, Stopped};
 use submission::{Submission, Submitter};
