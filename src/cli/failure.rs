@@ -54,7 +54,7 @@ impl fmt::Display for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(EX_CONFIG, error.to_string().replace('\n', "; "))
+        Self::new(EX_CONFIG, error.in_one_line())
     }
 }
 

@@ -67,6 +67,11 @@ impl ConfigError {
     pub fn problems(&self) -> &[Problem] {
         &self.0
     }
+
+    /// All of them in one line, for commands that say one.
+    pub fn in_one_line(&self) -> String {
+        self.to_string().replace('\n', "; ")
+    }
 }
 
 impl fmt::Display for ConfigError {

@@ -51,8 +51,7 @@ pub(super) fn deliver(
     sources: &Sources,
 ) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
-    let config = Config::load(sources)
-        .map_err(|error| not_sent(Code::Config, error.to_string().replace('\n', "; ")))?;
+    let config = Config::load(sources).map_err(|error| not_sent(Code::Config, error.in_one_line()))?;
     let (destination, transport) = destination(direct, &config)?;
     let iam = own_name(options.iam.as_deref().unwrap_or(NAMELESS))?;
     let sender = sender(options.sender.as_deref().unwrap_or_default())?;

@@ -116,7 +116,7 @@ impl fmt::Display for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let text = error.to_string().replace('\n', "; ");
+        let text = error.in_one_line();
         Self::new(Code::Config, format!("the message was not queued: {text}"))
     }
 }

@@ -110,7 +110,7 @@ fn perform(role: Role, strict: bool, args: &[OsString], sources: &Sources) -> Re
 fn check_aliases(sources: &Sources) -> Result<ExitCode, Failure> {
     match Config::load(sources) {
         Ok(_) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::new(Code::Config, error.to_string().replace('\n', "; "))),
+        Err(error) => Err(Failure::new(Code::Config, error.in_one_line())),
     }
 }
 
