@@ -9,11 +9,15 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::results::say_without_waiting;
 use crate::cli::sendmail::die_as_told;
 use crate::cli::sendmail::options::Role;
 use crate::cli::sendmail::stdin::{Stdin, Stopped};
+
+/// timeout(1) sends its signal to a command, and then to the command's group: two of a kind within this time are one.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// What the thread that waits for signals and the one that delivers know of each other.
 #[derive(Clone, Debug)]
@@ -23,8 +27,8 @@ pub(super) struct Signals(Arc<Mutex<State>>);
 struct State {
     /// The end of a message has left, or is about to.
     may_be_delivered: bool,
-    /// A signal waits for the end.
-    is_told: bool,
+    /// Which signal came, and when, that waits for the end.
+    told: Option<(Option<i32>, Instant)>,
 }
 
 impl Signals {
@@ -44,17 +48,21 @@ impl Signals {
         while bell.read_exact(&mut ring).is_ok() {
             // Held until the process has ended: nothing can leave meanwhile.
             let mut state = self.state();
-            if state.is_told {
+            let same = |(signal, at): (_, Instant)| signal == stopped.by() && at.elapsed() < SAME_SIGNAL;
+            if state.told.is_some_and(same) {
+                continue;
+            }
+            if state.told.is_some() {
                 say_without_waiting(&format!(
                     "{}: ended by a second signal; recipients who are not named above may have the mail, and get it \
                      twice if it is sent again",
                     role.name()
                 ));
             }
-            if state.is_told || !state.may_be_delivered {
+            if state.told.is_some() || !state.may_be_delivered {
                 die_as_told(stopped);
             }
-            state.is_told = true;
+            state.told = Some((stopped.by(), Instant::now()));
             say_without_waiting(&format!(
                 "{}: a signal came when the mail had left; the server's answer is waited for, unless another signal \
                  comes",
@@ -66,7 +74,7 @@ impl Signals {
     /// The end of a message is about to leave. An error means that it must not.
     pub(super) fn point_of_no_return(&self) -> io::Result<()> {
         let mut state = self.state();
-        if state.is_told {
+        if state.told.is_some() {
             return Err(io::Error::other("a signal came"));
         }
         state.may_be_delivered = true;
@@ -75,7 +83,7 @@ impl Signals {
 
     /// Whether a signal waits for the end.
     pub(super) fn is_told(&self) -> bool {
-        self.state().is_told
+        self.state().told.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
