@@ -228,8 +228,8 @@ impl Mail<'_> {
             let settled = results.count();
             hopeless = match cached.deliver(&batch, &content, &self.transport, results) {
                 Delivered::Reached => {
-                    let was_silent = std::mem::replace(&mut is_silent, results.all_broke_off_since(settled));
-                    // Each further transaction could keep the caller waiting for another ten minutes.
+                    let was_silent = std::mem::replace(&mut is_silent, results.broke_off_since(settled));
+                    // Each further transaction could keep the caller waiting for another hour.
                     (was_silent && is_silent).then(|| {
                         let text = "not tried, because the server fell silent or away twice before";
                         Reason::local(EnhancedStatus::new(4, 4, 2), text)

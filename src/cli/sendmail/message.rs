@@ -186,11 +186,6 @@ impl Header {
         out
     }
 
-    /// Whether the message began with its body.
-    pub fn is_empty(&self) -> bool {
-        self.fields.is_empty()
-    }
-
     /// Writes the header as it is queued, and the empty line after it. Return-Path is what the last server on the
     /// way writes, so that one that is here already would be a lie.
     pub fn write(&self, additions: &Additions<'_>) -> Vec<u8> {

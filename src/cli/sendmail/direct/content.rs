@@ -40,7 +40,7 @@ impl Message {
             }
             has_utf8_header = !header.is_ascii();
             // Where we read recipients from the header, others must see its end where we did: a Bcc behind that is text.
-            let is_open = options.recipients_from_header && !body.is_empty() && !header.is_empty();
+            let is_open = options.recipients_from_header && !body.is_empty();
             let divider: &[u8] = if is_open { b"\n" } else { b"" };
             [&header.as_it_came(), divider, &body].concat()
         } else {
@@ -100,8 +100,6 @@ mod tests {
             ("From ann", ""),
             ("From ann Sat\n>From bob Fri\nTo: a@x\n", "To: a@x\r\n"),
             ("From: ann@x\n", "From: ann@x\r\n"),
-            ("Fro", "Fro\r\n"),
-            ("no header\n", "no header\r\n"),
             ("To: a@x", "To: a@x\r\n"),
             ("\n\nblank lines\n", "\r\n\r\nblank lines\r\n"),
         ] {
@@ -118,6 +116,15 @@ mod tests {
         let (message, content) = read(text, &extract);
         assert_eq!(message.recipients.len(), 1);
         assert_eq!(content, b"To: a@x\r\n\r\nno field\r\nBcc: b@y\r\n\r\ntext\r\n");
+        for (text, sent) in [
+            ("Bcc: b@y\nX y\nBcc: c@z\n\n", "\r\nX y\r\nBcc: c@z\r\n\r\n"),
+            ("no header\n", "\r\nno header\r\n"),
+        ] {
+            assert_eq!(read(text.as_bytes(), &extract).1, sent.as_bytes(), "{text:?}");
+        }
+        for text in ["Fro", "no header"] {
+            assert_eq!(read(text.as_bytes(), &Options::default()).1, format!("{text}\r\n").as_bytes());
+        }
         let (_, content) = read(text, &Options::default());
         assert_eq!(content, b"To: a@x\r\nno field\r\nBcc: b@y\r\n\r\ntext\r\n");
     }

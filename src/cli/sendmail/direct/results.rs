@@ -90,14 +90,14 @@ impl<'a> Results<'a> {
         self.outcomes.len()
     }
 
-    /// Whether no recipient that was settled since then has a server's word.
-    pub(super) fn all_broke_off_since(&self, count: usize) -> bool {
+    /// Whether the server left somebody without a word who was settled since then.
+    pub(super) fn broke_off_since(&self, count: usize) -> bool {
         let since = self.outcomes.get(count..).unwrap_or_default();
         let broke_off = |outcome: &Outcome| {
             let reason = outcome.reason();
             reason.reply.is_none() && reason.status.subject_and_detail() == (4, 2)
         };
-        !since.is_empty() && since.iter().all(broke_off)
+        since.iter().any(broke_off)
     }
 
     /// Whether a signal has asked to begin nothing more.

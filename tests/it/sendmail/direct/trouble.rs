@@ -88,6 +88,20 @@ fn a_server_that_falls_silent_twice_in_a_row_keeps_nobody_else_waiting() {
         assert!(heard.of(to).ends_with(why), "{}", heard.stderr);
     }
     assert_eq!((server.mail_of("carol@y").len(), server.mail_of("guy@y").len()), (1, 0));
+
+    // Nor do refusals in between hide the silence.
+    let server = Served::with(
+        "[transport.lmtp]\ndestination_recipient_limit = 2\ndata_done_timeout = \"1s\"\n",
+        "rcpt no*@* 550 5.1.1 no such user\ndata-done * silence",
+        |_| {},
+    );
+    let heard = server.lmtp("sendmail", &["ann@y", "no1@y", "bob@y", "no2@y", "carol@y", "no3@y"], MESSAGE);
+    assert_eq!(
+        heard.stderr.matches("not tried, because the server fell silent").count(),
+        2,
+        "{}",
+        heard.stderr
+    );
 }
 
 #[test]
