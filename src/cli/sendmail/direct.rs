@@ -23,7 +23,7 @@ use super::failure::{Code, Failure};
 use super::options::{Direct, Options, Role};
 use super::recipients::comparable;
 use super::stdin::Stdin;
-use super::{PIECE, die_as_told, one_address};
+use super::{PIECE, die_as_told, named_sender, one_address};
 use crate::config::{Config, Sources, Transport};
 use crate::mail::{
     Address, Batch, Destination, EnhancedStatus, Envelope, Notify, Outcome, Protocol, QueueId, Reason,
@@ -125,15 +125,9 @@ fn own_name(name: &str) -> Result<String, Failure> {
 
 /// `-f`, as it was written.
 fn sender(text: &str) -> Result<Sender, Failure> {
-    match text.trim() {
-        "" | "<>" => Ok(Sender::NULL),
-        text => {
-            let address = one_address(text);
-            address
-                .map(Sender::from)
-                .map_err(|error| not_sent(Code::Data, format_args!("option -f: {error}")))
-        }
-    }
+    let named =
+        named_sender(text).map_err(|error| not_sent(Code::Data, format_args!("option -f: {error}")))?;
+    Ok(named.map_or(Sender::NULL, Sender::from))
 }
 
 /// Recipients as they were written, each once.

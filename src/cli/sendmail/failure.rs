@@ -14,6 +14,19 @@ use crate::cli::identity::OpenError;
 use crate::config::ConfigError;
 use crate::spool::{SpoolError, SubmitError};
 
+/// How sentences about a message that stays out of the queue begin.
+pub(super) const NOT_QUEUED: &str = "the message was not queued: ";
+/// What is said where no message was to be.
+const NOTHING: &str = "nothing was done";
+
+/// What a command that was not understood has left undone.
+pub(super) fn undone(role: Role) -> &'static str {
+    match role {
+        Role::Sendmail | Role::Smtpc => "the message was not sent",
+        Role::Mailq | Role::Newaliases => NOTHING,
+    }
+}
+
 /// The codes of sysexits(3) that mean something here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -82,12 +95,9 @@ impl Failure {
 
     /// A command line that cannot be obeyed.
     pub(super) fn of_usage(role: Role, error: &UsageError) -> Self {
-        let is_about_message = !matches!(error, UsageError::Unsupported { option, .. }
+        let is_mode = matches!(error, UsageError::Unsupported { option, .. }
             if ["-b", "-q"].iter().any(|mode| option.starts_with(mode)));
-        let what = match role {
-            Role::Sendmail | Role::Smtpc if is_about_message => "the message was not sent",
-            _ => "nothing was done",
-        };
+        let what = if is_mode { NOTHING } else { undone(role) };
         Self::new(Code::Usage, format!("{what}: {error}; lastmile-sendmail(1) has the options"))
     }
 
@@ -117,13 +127,13 @@ impl fmt::Display for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let text = error.in_one_line();
-        Self::new(Code::Config, format!("the message was not queued: {text}"))
+        Self::new(Code::Config, format!("{NOT_QUEUED}{text}"))
     }
 }
 
 impl From<BadMessage> for Failure {
     fn from(error: BadMessage) -> Self {
-        Self::new(of_message(&error), format!("the message was not queued: {error}"))
+        Self::new(of_message(&error), format!("{NOT_QUEUED}{error}"))
     }
 }
 
@@ -135,7 +145,7 @@ impl From<SpoolError> for Failure {
             SpoolError::Unsafe { .. } => Code::Config,
             SpoolError::Locked { .. } => Code::Temporary,
         };
-        Self::new(code, format!("the message was not queued: {error}"))
+        Self::new(code, format!("{NOT_QUEUED}{error}"))
     }
 }
 
@@ -143,9 +153,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Spool(error) => error.into(),
-            OpenError::Become { .. } => {
-                Self::new(Code::System, format!("the message was not queued: {error}"))
-            }
+            OpenError::Become { .. } => Self::new(Code::System, format!("{NOT_QUEUED}{error}")),
         }
     }
 }
@@ -168,7 +176,7 @@ impl From<ClientError> for Failure {
                 RefusalCode::BadRequest | RefusalCode::NotFound => Code::Software,
             },
         };
-        let (said, text) = ("the message was not queued", error.to_string());
+        let text = error.to_string();
         // A refusal of the agent's own spool says what became of the message already.
         let is_said = ["the message was", "the message may"].iter().any(|start| text.starts_with(start))
             || matches!(error, ClientError::Unanswered(_));
@@ -178,7 +186,7 @@ impl From<ClientError> for Failure {
             ClientError::Refused(_) if text.starts_with("the message may") => Trouble::Kept,
             _ => Trouble::Other,
         };
-        Self { trouble, ..Self::new(code, if is_said { text } else { format!("{said}: {text}") }) }
+        Self { trouble, ..Self::new(code, if is_said { text } else { format!("{NOT_QUEUED}{text}") }) }
     }
 }
 

@@ -57,7 +57,7 @@ lastmile-sendmail(1) has them all.
 
 /// Runs the command with the arguments after its name.
 pub fn run(role: Role, args: &[OsString], sources: &Sources) -> ExitCode {
-    match strict().and_then(|strict| perform(role, strict, args, sources)) {
+    match strict(role).and_then(|strict| perform(role, strict, args, sources)) {
         Ok(code) => code,
         Err(failure) => {
             complain(role, &failure.to_string());
@@ -72,13 +72,13 @@ fn complain(role: Role, text: &str) {
 }
 
 /// Whether the caller wants [`Options::parse`] to be strict.
-fn strict() -> Result<bool, Failure> {
+fn strict(role: Role) -> Result<bool, Failure> {
     let value = std::env::var_os(STRICT).unwrap_or_default();
     match value.to_str() {
         Some("" | "0" | "no" | "false") => Ok(false),
         Some("1" | "yes" | "true") => Ok(true),
         _ => {
-            let text = format!("the message was not sent: {STRICT} is {value:?}, and can be 1 or 0");
+            let text = format!("{}: {STRICT} is {value:?}, and can be 1 or 0", failure::undone(role));
             Err(Failure::new(Code::Config, text))
         }
     }
@@ -164,9 +164,11 @@ fn system(what: &str, error: &io::Error) -> Failure {
 /// The envelope sender: `-f`, or the caller.
 fn sender(options: &Options, caller: &Caller, config: &Config) -> Result<Sender, Failure> {
     let bad = |text: String| Failure::new(Code::Data, format!("the message was not queued: {text}"));
-    let address = match options.sender.as_deref().map(str::trim) {
-        Some("" | "<>") => return Ok(Sender::NULL),
-        Some(text) => one_address(text).map_err(|error| bad(format!("option -f: {error}")))?,
+    let address = match options.sender.as_deref() {
+        Some(text) => match named_sender(text).map_err(|error| bad(format!("option -f: {error}")))? {
+            Some(address) => address,
+            None => return Ok(Sender::NULL),
+        },
         None => {
             let login = caller.login()?;
             Address::from_parts(login, "")
@@ -175,6 +177,14 @@ fn sender(options: &Options, caller: &Caller, config: &Config) -> Result<Sender,
     };
     let completed = address.completed_with(&config.myorigin);
     completed.map(Sender::from).map_err(|error| bad(format!("{address} cannot be a sender: {error}")))
+}
+
+/// What `-f` names; `None` for the null sender.
+fn named_sender(text: &str) -> Result<Option<Address>, String> {
+    match text.trim() {
+        "" | "<>" => Ok(None),
+        text => one_address(text).map(Some),
+    }
 }
 
 /// A text that is one address, and no list of them; else what is wrong with it.

@@ -144,6 +144,10 @@ fn strict_callers_choose_neither_files_nor_recipients_by_accident() {
         assert_queued(&run(command, "Subject: x\n\n"));
         assert_eq!(queue.files("active").len(), 1);
     }
+    let queue = Queue::new();
+    let mut mailq = queue.command_named("mailq", &[]);
+    mailq.env("LASTMILE_SENDMAIL_STRICT", "2");
+    assert_fails(mailq, 78, "mailq: nothing was done: LASTMILE_SENDMAIL_STRICT is \"2\"");
     let (queue, command) = strict("perhaps", &["--", "b@y"]);
     assert_fails(command, 78, "sendmail: the message was not sent: LASTMILE_SENDMAIL_STRICT is \"perhaps\"");
     assert!(queue.is_empty());

@@ -29,7 +29,7 @@ use self::stdout::Stdout;
 use self::syntax::refusal;
 use self::wire::{Broken, Content, Line};
 use super::caller::Caller;
-use super::failure::{Code, Failure};
+use super::failure::{Code, Failure, NOT_QUEUED};
 use super::options::{Options, Role};
 use super::stdin::Stdin;
 use super::submission::{Submission, Submitter};
@@ -94,9 +94,6 @@ fn turn_away<R: Read, W: Write>(wire: &mut Wire<R, W>, failure: &Failure) {
     // If nobody hears it, the exit code and standard error still say it.
     let _ = wire.say(&reply).and_then(|()| wire.flush());
 }
-
-/// How sentences about a message begin.
-const NOT_QUEUED: &str = "the message was not queued: ";
 
 /// Puts a message into the queue, under an ID if that is known.
 pub type Queue<'q> = dyn FnMut(Transaction<'_>, &mut dyn BufRead) -> Result<Option<QueueId>, Failure> + 'q;
