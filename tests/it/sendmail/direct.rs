@@ -4,128 +4,20 @@
 //! - Leaves to others: servers that are slow or gone, and signals (`trouble`); real servers (`peers`).
 //! - Always true: the command runs as a process of its own, with nothing in its environment but a configuration.
 
+mod served;
 mod trouble;
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
 use lastmile::mail::Protocol;
-use lastmile::sink::{Extension, Handle, Listen, Script, Sink, SinkConfig, Store};
-use tempfile::TempDir;
+use lastmile::sink::{Extension, Listen};
 
-use crate::common::agent::{LASTMILE, run};
-use crate::common::mailbox;
-use crate::common::process::tied_to_this_thread;
+use crate::common::agent::run;
+
+use served::{Heard, Place, Served};
 
 const MESSAGE: &[u8] = b"Subject: hi\n\nbody\n";
 
 /// Both ways to call it.
 const NAMES: [&str; 2] = ["smtpc", "sendmail"];
-
-/// A directory with both programs in it and a configuration.
-struct Place {
-    directory: TempDir,
-}
-
-impl Place {
-    fn new(config: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("lastmile-").tempdir().unwrap();
-        fs::write(directory.path().join("lastmile.toml"), config).unwrap();
-        for name in NAMES {
-            symlink(LASTMILE, directory.path().join(name)).unwrap();
-        }
-        Self { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn socket(&self) -> String {
-        self.path("lmtp.sock").display().to_string()
-    }
-
-    fn command(&self, name: &str, args: &[&str]) -> Command {
-        let mut command = tied_to_this_thread("KILL", self.path(name));
-        self.prepare(&mut command, args);
-        command
-    }
-
-    fn prepare(&self, command: &mut Command, args: &[&str]) {
-        command.args(args).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
-        command.env("LASTMILE_CONFIG", self.path("lastmile.toml")).env("TMPDIR", self.directory.path());
-    }
-
-    #[track_caller]
-    fn call(&self, name: &str, args: &[&str], input: &[u8]) -> Heard {
-        Heard::from(run(&mut self.command(name, args), input))
-    }
-}
-
-/// What a caller hears.
-#[derive(Debug)]
-struct Heard {
-    code: Option<i32>,
-    signal: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Heard {
-    fn from(output: Output) -> Self {
-        let text = |octets| String::from_utf8(octets).unwrap();
-        let Output { status, stdout, stderr } = output;
-        Self { code: status.code(), signal: status.signal(), stdout: text(stdout), stderr: text(stderr) }
-    }
-}
-
-impl Heard {
-    /// The only line about a recipient.
-    #[track_caller]
-    fn of(&self, address: &str) -> &str {
-        let lines: Vec<_> =
-            self.stderr.lines().filter(|line| line.starts_with(&format!("to=<{address}>, "))).collect();
-        assert_eq!(lines.len(), 1, "lines for {address} in {}", self.stderr);
-        lines[0]
-    }
-}
-
-/// A place with a server in it.
-struct Served {
-    place: Place,
-    sink: Handle,
-}
-
-impl Served {
-    fn by(script: &str) -> Self {
-        Self::with("", script, |_| {})
-    }
-
-    fn with(config: &str, script: &str, change: impl FnOnce(&mut SinkConfig)) -> Self {
-        let place = Place::new(config);
-        let mut sink = SinkConfig::new(Listen::Unix(place.socket().into()));
-        sink.store = Store::Maildir(place.path("mail"));
-        sink.script = Script::parse(script).unwrap();
-        change(&mut sink);
-        let sink = Sink::start(sink).unwrap();
-        Self { place, sink }
-    }
-
-    /// Delivers over LMTP; `args` are all but the server and the sender.
-    #[track_caller]
-    fn lmtp(&self, name: &str, args: &[&str], input: &[u8]) -> Heard {
-        let socket = self.place.socket();
-        self.place.call(name, &[&["--lmtp", &socket, "-f", "a@x"], args].concat(), input)
-    }
-
-    fn mail_of(&self, address: &str) -> Vec<String> {
-        let mail = mailbox::messages(&self.place.path("mail").join(address));
-        mail.into_iter().map(|octets| String::from_utf8(octets).unwrap()).collect()
-    }
-}
 
 #[test]
 fn each_recipient_has_a_line_and_refusals_keep_nobody_else_from_the_mail() {

@@ -16,7 +16,8 @@ use lastmile::sink::Extension;
 use rustix::process::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Heard, MESSAGE, NAMES, Place, Served};
+use super::served::{Heard, Place, Served};
+use super::{MESSAGE, NAMES};
 use crate::common::agent::{LASTMILE, SOON, run};
 use crate::common::process::{Process, wait_for};
 use crate::support::dotted;
