@@ -63,6 +63,7 @@ pub mod config;
 pub mod mail;
 pub mod net;
 pub mod notice;
+pub mod postfix;
 pub mod queue;
 pub mod sink;
 pub mod smtp;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::Config;
 use super::error::{ConfigError, Problem, Problems, nearest};
+use super::habits::Habits;
 use super::keys::{Given, Reader, Setting, Shape};
 use super::known::{hint_for_top_key, hint_for_transport_key};
 use super::layers::{Layered, Sources};
@@ -204,7 +205,7 @@ fn read_transport(
     let mut reader = Reader::new(format!("transport.{name}."), section, problems);
     let timeouts = Timeouts::read(&mut reader);
     let of_timeouts = std::mem::take(&mut reader.settings);
-    let transport = Transport::read(&mut reader, Some(name.clone()), timeouts);
+    let transport = Transport::read(&mut reader, Some(name.clone()), timeouts, Some(Habits::default()));
     let own = settings.len();
     settings.append(&mut reader.settings);
     settings.extend(of_timeouts);

@@ -12,6 +12,7 @@
 mod aliases;
 mod choices;
 mod error;
+mod habits;
 mod keys;
 mod known;
 mod layers;
@@ -32,6 +33,7 @@ use crate::mail::{Address, BadNexthop, Destination, TransportName};
 pub use aliases::Aliases;
 pub use choices::{Flags, InetProtocols, LogTarget, NotifyClass, NotifyClasses};
 pub use error::{ConfigError, Problem};
+pub use habits::{AddressOrder, EightBit, Family, Habits};
 pub use keys::{Setting, quoted};
 pub use layers::{DEFAULT_FILE, Sources};
 pub use parse::{read_size, read_time};
@@ -118,6 +120,13 @@ impl Config {
     /// The transport of that name.
     pub fn transport(&self, name: &TransportName) -> Option<&Arc<Transport>> {
         self.transports.get(name)
+    }
+
+    /// The same configuration with `transport` in the place of the one of that name.
+    #[must_use]
+    pub fn with_transport(mut self, transport: Transport) -> Self {
+        self.transports.insert(transport.name.clone(), Arc::new(transport));
+        self
     }
 
     /// All transports, by name.

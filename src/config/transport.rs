@@ -9,6 +9,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::choices::{Flags, InetProtocols};
+use super::habits::Habits;
 use super::keys::{Key, keys};
 use super::parse;
 use super::timeouts::Timeouts;
@@ -28,6 +29,8 @@ keys! {
         pub name: TransportName,
         /// The limits of the stages.
         pub timeouts: Timeouts,
+        /// What main.cf alone can say.
+        pub habits: Habits,
     }
 
     /// What is spoken.
