@@ -8,58 +8,59 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::message::Order;
-use super::notices::ProtocolNotices;
 use super::report::Reporter;
-use super::sweeper::Sweeper;
+use super::source::Source;
 use super::worker::Worker;
 use crate::net::{CachedConnection, Stepwise};
 use crate::queue::scheduler::WorkerId;
-use crate::spool::Spool;
+
+/// How long to wait before a worker that could not be started is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// The pool.
-pub struct Crew {
-    members: Vec<Member>,
-    spool: Arc<Spool>,
-    sweeper: Sweeper,
-    reporter: Reporter,
+pub struct Crew<S: Source> {
+    members: Vec<Member<S::Order>>,
+    source: S,
+    reporter: Reporter<S::Report>,
     stepwise: Arc<Stepwise>,
-    protocol_notices: Arc<ProtocolNotices>,
     stopping: Arc<AtomicBool>,
     myhostname: String,
+    /// Workers that could not be started again.
+    missing: Vec<WorkerId>,
+    missing_since: Instant,
 }
 
-struct Member {
+struct Member<O> {
     /// The scheduler puts at most two batches in: one to run, one to wait.
-    mailbox: Sender<Order>,
-    take_back: Receiver<Order>,
+    mailbox: Sender<O>,
+    take_back: Receiver<O>,
     thread: JoinHandle<()>,
     connected: Arc<AtomicBool>,
     /// Batches handed over that have neither ended nor been taken back.
     batches: usize,
 }
 
-impl Crew {
-    /// Starts `size` workers.
+impl<S: Source> Crew<S> {
+    /// Starts `size` workers for `source`.
     pub fn start(
         size: usize,
-        spool: Arc<Spool>,
-        sweeper: Sweeper,
-        reporter: Reporter,
+        source: S,
+        reporter: Reporter<S::Report>,
         myhostname: String,
     ) -> io::Result<Self> {
         let mut crew = Self {
             members: Vec::with_capacity(size),
-            spool,
-            sweeper,
+            source,
             reporter,
             stepwise: Arc::default(),
-            protocol_notices: Arc::default(),
             stopping: Arc::default(),
             myhostname,
+            missing: Vec::new(),
+            missing_since: Instant::now(),
         };
         for number in 0..size {
             let member = crew.start_member(WorkerId(number))?;
@@ -68,7 +69,7 @@ impl Crew {
         Ok(crew)
     }
 
-    fn start_member(&self, id: WorkerId) -> io::Result<Member> {
+    fn start_member(&self, id: WorkerId) -> io::Result<Member<S::Order>> {
         let (mailbox, take_back) = unbounded();
         let connected = Arc::default();
         let thread = self.start_thread(id, take_back.clone(), Arc::clone(&connected))?;
@@ -78,7 +79,7 @@ impl Crew {
     fn start_thread(
         &self,
         id: WorkerId,
-        mailbox: Receiver<Order>,
+        mailbox: Receiver<S::Order>,
         connected: Arc<AtomicBool>,
     ) -> io::Result<JoinHandle<()>> {
         let worker = Worker {
@@ -86,17 +87,15 @@ impl Crew {
             mailbox,
             stopping: Arc::clone(&self.stopping),
             reporter: self.reporter.clone(),
-            spool: Arc::clone(&self.spool),
-            sweeper: self.sweeper.clone(),
+            source: self.source.clone(),
             cached: CachedConnection::new(self.myhostname.clone(), Arc::clone(&self.stepwise)),
-            protocol_notices: Arc::clone(&self.protocol_notices),
             connected,
         };
         std::thread::Builder::new().name(format!("worker {}", id.0)).spawn(|| worker.run())
     }
 
     /// Puts a batch into a worker's mailbox.
-    pub fn hand_over(&mut self, worker: WorkerId, order: Order) {
+    pub fn hand_over(&mut self, worker: WorkerId, order: S::Order) {
         let member = &mut self.members[worker.0];
         member.batches += 1;
         // We hold a receiver ourselves, so the channel is never closed.
@@ -104,7 +103,7 @@ impl Crew {
     }
 
     /// Takes a batch back that the worker has not begun, the oldest first.
-    pub fn take_back(&mut self, worker: WorkerId) -> Option<Order> {
+    pub fn take_back(&mut self, worker: WorkerId) -> Option<S::Order> {
         let member = &mut self.members[worker.0];
         let order = member.take_back.try_recv().ok()?;
         member.batches -= 1;
@@ -117,8 +116,38 @@ impl Crew {
         member.batches = member.batches.saturating_sub(1);
     }
 
-    /// Starts another worker in the place of one that has panicked: it reads the same mailbox.
-    pub fn replace(&mut self, worker: WorkerId) -> io::Result<()> {
+    /// Starts another worker in the place of one that has panicked: it reads the same mailbox. Where that is not possible
+    /// now, [`Crew::take_on_missing`] tries again, and the batches that waited for it come back.
+    pub fn take_on(&mut self, worker: WorkerId) -> Result<(), Vec<S::Order>> {
+        let Err(error) = self.start_again(worker) else { return Ok(()) };
+        log::error!(
+            "no other worker can be started: {error}; the pool is one smaller, tried again in a minute"
+        );
+        self.missing.push(worker);
+        self.missing_since = Instant::now();
+        Err(std::iter::from_fn(|| self.take_back(worker)).collect())
+    }
+
+    /// Tries again, from time to time, to start workers that could not be started; returns who is there now.
+    pub fn take_on_missing(&mut self) -> Vec<WorkerId> {
+        if self.missing.is_empty() || self.missing_since.elapsed() < TRY_AGAIN {
+            return Vec::new();
+        }
+        self.missing_since = Instant::now();
+        let mut ready = Vec::new();
+        for worker in std::mem::take(&mut self.missing) {
+            match self.start_again(worker) {
+                Ok(()) => ready.push(worker),
+                Err(error) => {
+                    log::error!("no other worker can be started: {error}; tried again in a minute");
+                    self.missing.push(worker);
+                }
+            }
+        }
+        ready
+    }
+
+    fn start_again(&mut self, worker: WorkerId) -> io::Result<()> {
         let Member { take_back, connected, .. } = &self.members[worker.0];
         let thread = self.start_thread(worker, take_back.clone(), Arc::clone(connected))?;
         self.members[worker.0].thread = thread;
@@ -136,7 +165,7 @@ impl Crew {
     }
 
     /// Empties all mailboxes: what waits there stays on disk for the next start.
-    pub fn empty_mailboxes(&mut self) -> Vec<(WorkerId, Order)> {
+    pub fn empty_mailboxes(&mut self) -> Vec<(WorkerId, S::Order)> {
         let mut unbegun = Vec::new();
         for worker in (0..self.members.len()).map(WorkerId) {
             while let Some(order) = self.take_back(worker) {

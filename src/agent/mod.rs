@@ -8,6 +8,7 @@
 pub mod control;
 mod control_server;
 mod crew;
+mod delivery;
 mod doorbell;
 mod finish;
 mod intake;
@@ -21,6 +22,7 @@ mod prepend;
 pub mod queue_control;
 mod recorder;
 mod report;
+mod source;
 mod start;
 mod sweeper;
 #[cfg(test)]

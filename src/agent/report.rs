@@ -98,27 +98,33 @@ pub struct Loaded {
 }
 
 /// A thread's way to the master.
-#[derive(Clone, Debug)]
-pub struct Reporter {
-    reports: Sender<Report>,
+#[derive(Debug)]
+pub struct Reporter<R = Report> {
+    reports: Sender<R>,
     doorbell: Doorbell,
 }
 
-impl Reporter {
+impl<R> Clone for Reporter<R> {
+    fn clone(&self) -> Self {
+        Self { reports: self.reports.clone(), doorbell: self.doorbell.clone() }
+    }
+}
+
+impl<R> Reporter<R> {
     /// Reports go into `reports`; the master is woken by `doorbell`.
-    pub fn new(reports: Sender<Report>, doorbell: Doorbell) -> Self {
+    pub fn new(reports: Sender<R>, doorbell: Doorbell) -> Self {
         Self { reports, doorbell }
     }
 
     /// Tells the master.
-    pub fn send(&self, report: Report) {
+    pub fn send(&self, report: R) {
         // No receiver: the master is gone and nobody is left to hear of it.
         let _ = self.reports.send(report);
         self.doorbell.ring();
     }
 
     /// Tells the master, and wakes it whatever it does: for signals.
-    pub fn send_signal(&self, report: Report) {
+    pub fn send_signal(&self, report: R) {
         let _ = self.reports.send(report);
         self.doorbell.ring_anyway();
     }

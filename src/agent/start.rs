@@ -21,6 +21,7 @@ use signal_hook::iterator::Signals;
 
 use super::control_server;
 use super::crew::Crew;
+use super::delivery::SpoolSource;
 use super::doorbell::doorbell;
 use super::master::{Master, Parts};
 use super::message::Counters;
@@ -136,7 +137,8 @@ fn start(
             .counting_in(Arc::clone(&counters));
     thread("pickup").spawn(move || pickup.run(&errand_list)).map_err(set_up("a thread cannot be started"))?;
     let (workers, hostname) = (config.workers, config.myhostname.clone());
-    let crew = Crew::start(workers, Arc::clone(&spool), sweeper, reporter.clone(), hostname)
+    let source = SpoolSource { spool: Arc::clone(&spool), sweeper, protocol_notices: Arc::default() };
+    let crew = Crew::start(workers, source, reporter.clone(), hostname)
         .map_err(set_up("a worker cannot be started"))?;
     let manager = Arc::new(manager);
     watch_signals(reader, reporter.clone(), Arc::clone(&manager))?;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::control::{Action, Answer, Ask, Question};
 use super::crew::Crew;
+use super::delivery::SpoolSource;
 use super::doorbell::{Chime, doorbell};
 use super::master::{Master, Parts};
 use super::message::{Message, Order};
@@ -20,11 +21,10 @@ use super::pickup::{Errand, ErrandId, Load, PickupThread};
 use super::recorder::Recorder;
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
-use super::worker::Worker;
 use crate::config::{Config, Sources};
 use crate::mail::{Batch, EnhancedStatus, Notify, Outcome, Protocol, QueueId, Reason, Recipient};
-use crate::net::{CachedConnection, Observer};
-use crate::queue::scheduler::{Health, WorkerId};
+use crate::net::Observer;
+use crate::queue::scheduler::Health;
 use crate::sink::{Handle, Listen, Sink, SinkConfig, Store, maildir_name};
 use crate::smtp::Settled;
 use crate::spool::{Cursor, Draft, Lock, Place, Spool, SubmitLimits, Watch};
@@ -164,7 +164,8 @@ impl Bench {
         let (spool, config) = (Arc::clone(&self.spool), Arc::clone(&self.config));
         let hostname = config.myhostname.clone();
         let (queue, sweeper) = (Arc::clone(&spool), self.sweeper.clone());
-        let crew = Crew::start(config.workers, queue, sweeper, self.reporter.clone(), hostname).unwrap();
+        let source = SpoolSource { spool: queue, sweeper, protocol_notices: Arc::default() };
+        let crew = Crew::start(config.workers, source, self.reporter.clone(), hostname).unwrap();
         let watch = Watch::new(&spool).unwrap();
         let master = Master::new(Parts {
             config,
@@ -294,23 +295,14 @@ fn a_message_whose_marks_cannot_be_written_after_a_reply_is_set_aside() {
     let order = bench.order(id);
     // Opened for reading, so that a mark fails as it would on a broken disk.
     let file = bench.spool.open_message(id, Place::Active).unwrap();
-    let worker = Worker {
-        connected: Arc::default(),
-        stopping: Arc::default(),
-        id: WorkerId(0),
-        mailbox: unbounded().1,
-        reporter: bench.reporter.clone(),
-        sweeper: bench.sweeper.clone(),
-        spool: Arc::clone(&bench.spool),
-        cached: CachedConnection::new("mx.example.org".to_owned(), Arc::default()),
-        protocol_notices: Arc::default(),
-    };
+    let (spool, sweeper) = (Arc::clone(&bench.spool), bench.sweeper.clone());
+    let source = SpoolSource { spool, sweeper, protocol_notices: Arc::default() };
     let transport = bench.config.transport(order.batch.destination().transport()).unwrap();
     let mut recorder = Recorder::new(&bench.spool, &file, &order, Protocol::Lmtp);
     let taken = Outcome::Delivered(Reason::local(EnhancedStatus::new(2, 0, 0), "250 2.0.0 taken"));
     let settled = |position| Settled { position, outcome: taken.clone(), in_doubt: false };
     recorder.settled(vec![settled(0), settled(1)]);
-    let ended = worker.recorded(&order, transport, &file, recorder.into_recorded(), Health::Reached);
+    let ended = source.recorded(&order, transport, &file, recorder.into_recorded(), Health::Reached);
     assert!(ended.finished.is_some(), "the master must hear of its end");
     assert_eq!(bench.place(id), Some(Place::Hold));
     let lines = logged(&["ERROR: ", id.as_str(), "outcomes could not be marked", "it is in hold/ now"]);

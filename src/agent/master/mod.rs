@@ -20,6 +20,7 @@ use foldhash::{HashMap, HashMapExt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::crew::Crew;
+use super::delivery::SpoolSource;
 use super::doorbell::Chime;
 use super::intake::Intake;
 use super::jobs::Jobs;
@@ -28,7 +29,7 @@ use super::pickup::{Errand, ErrandId};
 use super::report::Report;
 use crate::config::Config;
 use crate::mail::QueueId;
-use crate::queue::scheduler::{Event, Limits, Scheduler, Settings, WorkerId};
+use crate::queue::scheduler::{Event, Limits, Scheduler, Settings};
 use crate::spool::{Place, Spool, Watch};
 use table::{Entry, PassedOver};
 use takes::Takes;
@@ -44,7 +45,7 @@ pub struct Master {
     latest_errand: ErrandId,
     intake: Intake,
     jobs: Jobs,
-    crew: Crew,
+    crew: Crew<SpoolSource>,
     errands: Sender<Errand>,
     reports: Receiver<Report>,
     chime: Chime,
@@ -58,9 +59,6 @@ pub struct Master {
     takes: Takes,
     /// Since the active queue was last looked through.
     passed_over: Option<PassedOver>,
-    /// Workers that could not be started.
-    missing: Vec<WorkerId>,
-    missing_since: Instant,
     stop_by: Option<Instant>,
     pickup_lost: bool,
 }
@@ -74,7 +72,7 @@ pub struct Parts {
     /// What is counted for `status`.
     pub counters: Arc<Counters>,
     /// The pool.
-    pub crew: Crew,
+    pub crew: Crew<SpoolSource>,
     /// To the pickup thread.
     pub errands: Sender<Errand>,
     /// From everybody.
@@ -109,8 +107,6 @@ impl Master {
             reserved: 0,
             takes: Takes::default(),
             passed_over: None,
-            missing: Vec::new(),
-            missing_since: started,
             stop_by: None,
             pickup_lost: false,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Master;
 use crate::agent::intake::Name;
@@ -16,8 +16,6 @@ use crate::spool::{Draft, Place};
 
 /// Reads of the FIFO at a stop: more than a pipe holds.
 const DRAINS_MAX: usize = 4;
-/// How long to wait before a worker that could not be started is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Master {
     pub(super) fn read_jobs(&mut self) {
@@ -178,20 +176,10 @@ impl Master {
         ids.into_iter().for_each(|id| self.intake.add(name(id)));
     }
 
-    /// Tries again to start workers that could not be started.
+    /// Workers that could not be started before may be there now.
     pub(super) fn replace_missing(&mut self) {
-        if self.missing.is_empty() || self.missing_since.elapsed() < TRY_AGAIN {
-            return;
-        }
-        self.missing_since = Instant::now();
-        for worker in std::mem::take(&mut self.missing) {
-            match self.crew.replace(worker) {
-                Ok(()) => self.step_unless_stopping(Event::WorkerReady { worker }),
-                Err(error) => {
-                    log::error!("no other worker can be started: {error}; tried again in a minute");
-                    self.missing.push(worker);
-                }
-            }
+        for worker in self.crew.take_on_missing() {
+            self.step_unless_stopping(Event::WorkerReady { worker });
         }
     }
 
@@ -223,12 +211,8 @@ impl Master {
 
     /// Starts another worker; `false` if that is not possible now, and its batches wait elsewhere.
     fn take_on(&mut self, worker: WorkerId) -> bool {
-        let Err(error) = self.crew.replace(worker) else { return true };
-        log::error!(
-            "no other worker can be started: {error}; the pool is one smaller, tried again in a minute"
-        );
-        self.missing.push(worker);
-        let unbegun = std::iter::from_fn(|| self.crew.take_back(worker)).map(|order| order.batch).collect();
+        let Err(unbegun) = self.crew.take_on(worker) else { return true };
+        let unbegun = unbegun.into_iter().map(|order| order.batch).collect();
         self.step_unless_stopping(Event::WorkerLost { worker, unbegun });
         false
     }
