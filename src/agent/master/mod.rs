@@ -245,6 +245,7 @@ fn settings(config: &Config) -> Settings {
             destination_concurrency_limit: transport.destination_concurrency_limit,
             destination_recipient_limit: transport.effective_recipient_limit(),
             recipient_concurrency_limit: transport.recipient_concurrency_limit,
+            ..Limits::default()
         };
         (transport.name.clone(), limits)
     });

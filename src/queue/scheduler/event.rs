@@ -20,11 +20,17 @@ impl fmt::Display for WorkerId {
     }
 }
 
+/// Batches in flight to a destination that has not answered yet; as many as Postfix begins with.
+const INITIAL_CONCURRENCY: usize = 5;
+
 /// The limits of one transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Batches in flight to one destination; 0 counts as 1.
     pub destination_concurrency_limit: usize,
+    /// The same for a destination of which no batch has come to an end yet: it may be one that never answers, and is not
+    /// to hold all the workers for as long as its timeouts are. 0 counts as 1.
+    pub initial_destination_concurrency: usize,
     /// Recipients of one batch; 0 = no limit.
     pub destination_recipient_limit: usize,
     /// Batches in flight that hold one recipient address, whatever its case; 0 = no limit.
@@ -35,6 +41,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             destination_concurrency_limit: 20,
+            initial_destination_concurrency: INITIAL_CONCURRENCY,
             destination_recipient_limit: 50,
             recipient_concurrency_limit: 4,
         }

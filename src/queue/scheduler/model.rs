@@ -11,7 +11,6 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::place::INITIAL_CONCURRENCY;
 use super::tests::{address, destination, envelope, failure, settings};
 use super::*;
 use crate::mail::{Batch, Envelope, Sender};
@@ -154,6 +153,7 @@ impl World {
                     destination_concurrency_limit: concurrency,
                     destination_recipient_limit: size,
                     recipient_concurrency_limit: recipient,
+                    ..Limits::default()
                 };
                 self.settings = Settings {
                     workers_reserved: self.settings.workers_reserved,
@@ -450,7 +450,7 @@ impl World {
         let waiting = self.state.iter().filter(|(_, state)| **state == State::Waiting);
         let mut here = waiting.map(|(who, _)| &self.people[who]).filter(|(place, _)| place == destination);
         // One that has not answered yet may have to wait with more.
-        in_flight < limits.destination_concurrency_limit.min(INITIAL_CONCURRENCY)
+        in_flight < limits.destination_concurrency_limit.min(limits.initial_destination_concurrency)
             && here.any(|(_, recipient)| limit == 0 || self.deliveries(destination, recipient) < limit)
     }
 

@@ -15,10 +15,6 @@ use super::lot::{Folded, Lot, Waiting, folded};
 use super::ring::{Ring, Turn};
 use crate::mail::{Batch, Destination, Envelope, QueueId, Recipient, Sender};
 
-/// Batches in flight to a destination that has not answered yet; as many as Postfix begins with
-/// (initial_destination_concurrency).
-pub(super) const INITIAL_CONCURRENCY: usize = 5;
-
 /// A list of destinations that want a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum List {
@@ -99,11 +95,14 @@ impl Place {
         self.in_flight - self.mailed.len()
     }
 
-    /// Batches that may be in flight. A destination of which no batch has come to an end yet may be one that never
-    /// answers: it does not get all the workers that it could hold for as long as its timeouts are.
+    /// Batches that may be in flight.
     fn concurrency(&self) -> usize {
         let limit = self.limits.destination_concurrency_limit.max(1);
-        if self.condition.has_answered() { limit } else { limit.min(INITIAL_CONCURRENCY) }
+        if self.condition.has_answered() {
+            limit
+        } else {
+            limit.min(self.limits.initial_destination_concurrency.max(1))
+        }
     }
 
     /// The list on which it is to be.

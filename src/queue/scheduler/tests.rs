@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::place::INITIAL_CONCURRENCY;
 use super::*;
 use crate::mail::{Address, Batch, BodyType, EnhancedStatus, Envelope, Nexthop, Reason, Sender};
 
@@ -230,6 +229,7 @@ fn what_waits_in_mailboxes_counts_as_in_flight() {
         destination_concurrency_limit: 3,
         destination_recipient_limit: 1,
         recipient_concurrency_limit: 1,
+        ..Limits::default()
     };
     let mut table = Table::new(2, limits);
     assert_eq!(table.load(1, "a@x b@x c@x d@x"), ["0: a", "1: b", "1: c"]);
@@ -284,16 +284,23 @@ fn a_destination_with_batches_leaves_the_reserve_to_the_others() {
 
 #[test]
 fn a_destination_that_has_not_answered_yet_holds_few_workers() {
-    let mut table = Table::new(32, Limits { destination_recipient_limit: 1, ..concurrency(20) });
+    let initial = 5;
+    assert_eq!(Limits::default().initial_destination_concurrency, initial);
+    let limits = Limits {
+        destination_recipient_limit: 1,
+        initial_destination_concurrency: initial,
+        ..concurrency(20)
+    };
+    let mut table = Table::new(32, limits);
     let busy = |table: &Table| table.scheduler.statistics().workers_busy;
     let many = |domain: &str| (0..40).map(|n| format!("m{n}@{domain}")).collect::<Vec<_>>().join(" ");
     table.load(1, &many("x"));
-    assert_eq!(busy(&table), INITIAL_CONCURRENCY);
+    assert_eq!(busy(&table), initial);
     table.load(2, &many("y"));
-    assert_eq!(busy(&table), 2 * INITIAL_CONCURRENCY);
+    assert_eq!(busy(&table), 2 * initial);
     // One answer is enough.
     table.reached(0);
-    assert_eq!(busy(&table), 20 + INITIAL_CONCURRENCY);
+    assert_eq!(busy(&table), 20 + initial);
 }
 
 #[test]
@@ -507,6 +514,7 @@ fn other_limits_hold_at_once() {
             destination_concurrency_limit: 1,
             destination_recipient_limit: 1,
             recipient_concurrency_limit: 1,
+            ..Limits::default()
         },
     );
     assert_eq!(table.load(1, "a@x b@x"), ["0: a"]);
