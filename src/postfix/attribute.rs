@@ -150,6 +150,11 @@ impl List {
         number(self.octets(name)?).ok_or(BadAttributes::Number(name))
     }
 
+    /// An attribute of binary data that must be there, taken out of its base64.
+    pub fn data(&self, name: &'static str) -> Result<Vec<u8>, BadAttributes> {
+        from_base64(self.octets(name)?).ok_or(BadAttributes::Malformed(name))
+    }
+
     /// The number that the last attribute of that name holds.
     pub fn last_int(&self, name: &'static str) -> Result<i32, BadAttributes> {
         let octets = self.last(name).ok_or(BadAttributes::Missing(name))?;
@@ -176,6 +181,34 @@ fn until_nul(octets: &[u8], from: usize) -> Option<&[u8]> {
 fn number(octets: &[u8]) -> Option<u64> {
     let is_number = !octets.is_empty() && octets.iter().all(u8::is_ascii_digit);
     is_number.then(|| std::str::from_utf8(octets).ok()?.parse().ok()).flatten()
+}
+
+/// Base64 with padding and without line breaks (RFC 4648 section 4).
+fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(4) {
+        return None;
+    }
+    let digits = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(text);
+    let mut octets = Vec::with_capacity(digits.len() / 4 * 3 + 2);
+    for group in digits.chunks(4) {
+        let bits = group.iter().try_fold(0_u32, |bits, &digit| Some(bits << 6 | base64_digit(digit)?))?;
+        // A group that is cut short has bits left over, which say nothing.
+        let bits = (bits << (6 * (4 - group.len()))).to_be_bytes();
+        octets.extend(bits.iter().skip(1).take(group.len() - 1));
+    }
+    Some(octets)
+}
+
+fn base64_digit(digit: u8) -> Option<u32> {
+    let (first, value) = match digit {
+        b'A'..=b'Z' => (b'A', 0),
+        b'a'..=b'z' => (b'a', 26),
+        b'0'..=b'9' => (b'0', 52),
+        b'+' => (b'+', 62),
+        b'/' => (b'/', 63),
+        _ => return None,
+    };
+    Some(u32::from(digit - first) + value)
 }
 
 #[cfg(test)]
@@ -210,6 +243,28 @@ mod tests {
             let octets = Writer::new().text("n", value).end();
             let (list, _) = List::parse(&octets).unwrap().unwrap();
             assert_eq!(list.int("n"), Err(BadAttributes::Number("n")), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn binary_data_comes_out_of_its_base64() {
+        for (text, octets) in [
+            ("", Some(&b""[..])),
+            ("AA==", Some(b"\0")),
+            ("AAE=", Some(b"\0\x01")),
+            ("+/+/", Some(b"\xfb\xff\xbf")),
+            ("TWFpbA==", Some(b"Mail")),
+            ("AAE", None),
+            ("AA=A", None),
+            ("====", None),
+            ("A===", None),
+            ("AA\n=", None),
+            ("AA-_", None),
+        ] {
+            let octets_read = Writer::new().text("time", text).end();
+            let (list, _) = List::parse(&octets_read).unwrap().unwrap();
+            let expected = octets.map(<[u8]>::to_vec).ok_or(BadAttributes::Malformed("time"));
+            assert_eq!(list.data("time"), expected, "{text:?}");
         }
     }
 

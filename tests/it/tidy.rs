@@ -30,7 +30,10 @@ const PURE: &[&str] = &[
     "src/queue/",
     "src/notice/",
     "src/postfix/attribute.rs",
+    "src/postfix/lines.rs",
     "src/postfix/request.rs",
+    "src/postfix/request/",
+    "src/postfix/seven_bit.rs",
     "src/postfix/record.rs",
 ];
 
