@@ -5,8 +5,12 @@
 //! - Always true: it is one line, whatever server and sender have said.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::{Delay, Delays, OriginalRecipient, Outcome, Reason, Recipient};
+use super::{
+    Delay, Delays, EnhancedStatus, OriginalRecipient, Outcome, Reason, Recipient, Resolution,
+    same_but_for_case,
+};
 
 /// How an attempt ended for a recipient, as analysers of mail logs read it.
 #[derive(Clone, Copy, Debug)]
@@ -26,20 +30,62 @@ pub struct Attempt<'a> {
 impl fmt::Display for Attempt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { recipient, relay, uses, delays, outcome } = *self;
-        let to = &recipient.address;
+        let to = recipient.address.to_string();
+        let original = recipient.orcpt.as_ref().map(OriginalRecipient::address);
+        let Reason { status, text, .. } = outcome.reason();
+        let fields = AttemptFields {
+            to: &to,
+            original: original.filter(|original| !same_but_for_case(original, &to)),
+            relay,
+            uses,
+            delay: delays.total(),
+            delays,
+            resolution: Resolution::default(),
+            status: *status,
+            word: outcome.word(),
+            text,
+        };
+        fields.fmt(f)
+    }
+}
+
+/// The fields of the line, each as it is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptFields<'a> {
+    /// The recipient.
+    pub to: &'a str,
+    /// The recipient before aliases and the like, where it differs.
+    pub original: Option<&'a str>,
+    /// The server, or `none`.
+    pub relay: &'a str,
+    /// How often the connection had been used before.
+    pub uses: u32,
+    /// The whole time since arrival.
+    pub delay: Duration,
+    /// Where it went.
+    pub delays: Delays,
+    /// How finely both are written.
+    pub resolution: Resolution,
+    /// The enhanced status.
+    pub status: EnhancedStatus,
+    /// `sent` and the like.
+    pub word: &'a str,
+    /// Why. One line.
+    pub text: &'a str,
+}
+
+impl fmt::Display for AttemptFields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, original, relay, uses, delay, delays, resolution, status, word, text } = *self;
         write!(f, "to=<{to}>, ")?;
-        match recipient.orcpt.as_ref().map(OriginalRecipient::address) {
-            Some(original) if !original.eq_ignore_ascii_case(&to.to_string()) => {
-                write!(f, "orig_to=<{original}>, ")?;
-            }
-            _ => {}
+        if let Some(original) = original {
+            write!(f, "orig_to=<{original}>, ")?;
         }
         write!(f, "relay={relay}, ")?;
         if uses > 0 {
             write!(f, "conn_use={}, ", u64::from(uses) + 1)?;
         }
-        let Reason { status, text, .. } = outcome.reason();
-        let (delay, word) = (Delay(delays.total()), outcome.word());
+        let (delay, delays) = (Delay::new(delay, resolution), delays.written(resolution));
         write!(f, "delay={delay}, delays={delays}, dsn={status}, status={word} ({text})")
     }
 }

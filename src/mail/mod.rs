@@ -15,11 +15,11 @@ mod queue_id;
 mod text;
 
 pub use address::{Address, BadAddress, Sender};
-pub use attempt::Attempt;
-pub use delays::{Delay, Delays};
+pub use attempt::{Attempt, AttemptFields};
+pub use delays::{Delay, Delays, Resolution};
 pub use destination::{BadNexthop, Destination, Nexthop, Protocol, Server, TransportName};
 pub use dsn::{BadParameter, Notify, OriginalRecipient, Return, from_xtext, xtext};
 pub use envelope::{Batch, BodyType, Envelope, Recipient};
 pub use outcome::{EnhancedStatus, Outcome, Reason};
 pub use queue_id::QueueId;
-pub use text::shortened;
+pub use text::{printable, same_but_for_case, shortened};
