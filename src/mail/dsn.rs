@@ -3,10 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::text::serde_as_text;
+use super::address::ADDRESS_LENGTH_MAX;
+use super::text::{printable, serde_as_text};
 
 /// Octets in an ORCPT or ENVID parameter; RFC 3461 sections 4.2 and 4.4 allow 500 and 100.
 const PARAMETER_LENGTH_MAX: usize = 500;
+/// Octets of an original recipient of another mail system, which may have been longer than any sender of ours may
+/// write: as many as an address that is quoted throughout, with its type.
+const OCTETS_MAX: usize = 2 * ADDRESS_LENGTH_MAX + 50;
 
 /// Why a delivery report parameter cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +40,11 @@ impl Notify {
     pub const FAILURE: Self = Self(4);
     /// A report when late.
     pub const DELAY: Self = Self(8);
+
+    /// From the bits of these constants, which are Postfix's too; others mean nothing.
+    pub fn from_bits(bits: u32) -> Self {
+        Self((bits & 15) as u8)
+    }
 
     /// Whether nothing was asked.
     pub fn is_default(self) -> bool {
@@ -140,17 +149,38 @@ impl fmt::Display for Return {
 
 /// The recipient as the sender wrote it: address type, `;`, address, both decoded from xtext.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct OriginalRecipient(Box<str>);
+pub struct OriginalRecipient {
+    text: Box<str>,
+    /// What the text would not be encoded to: an encoding of octets that are no text, or no type and address.
+    parameter: Option<Box<str>>,
+}
 
 impl OriginalRecipient {
     /// `rfc822;c@y` as text, decoded.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The address after the type.
     pub fn address(&self) -> &str {
-        self.0.split_once(';').map_or("", |(_, address)| address)
+        self.text.split_once(';').map_or("", |(_, address)| address)
+    }
+
+    /// Takes over what another mail system has taken from a sender, decoded, whatever it is: as text it may have
+    /// question marks, but as a parameter it is what the sender wrote. `None` where there is nothing, or more than
+    /// [`OCTETS_MAX`] of it.
+    pub fn from_octets(octets: &[u8]) -> Option<Self> {
+        if octets.is_empty() || octets.len() > OCTETS_MAX {
+            return None;
+        }
+        let text = printable(octets);
+        let is_utf8 = octets.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case(b"utf-8;"));
+        let parameter = match std::str::from_utf8(octets) {
+            Ok(text) if is_utf8 => utf8_xtext(text),
+            _ => xtext_of(octets),
+        };
+        let known = text.parse::<Self>().ok().filter(|known| known.parameter() == parameter);
+        Some(known.unwrap_or_else(|| Self { text: text.into(), parameter: Some(parameter.into()) }))
     }
 
     /// Reads the value of an ORCPT parameter, encoded.
@@ -163,7 +193,10 @@ impl OriginalRecipient {
 
     /// As the value of an ORCPT parameter, encoded.
     pub fn parameter(&self) -> String {
-        let (kind, address) = self.0.split_once(';').unwrap_or(("rfc822", ""));
+        if let Some(parameter) = &self.parameter {
+            return parameter.to_string();
+        }
+        let (kind, address) = self.text.split_once(';').unwrap_or(("rfc822", ""));
         let encoded = if kind.eq_ignore_ascii_case("utf-8") { utf8_xtext(address) } else { xtext(address) };
         format!("{kind};{encoded}")
     }
@@ -178,20 +211,25 @@ impl FromStr for OriginalRecipient {
         let fits = !address.is_empty()
             && text.len() <= PARAMETER_LENGTH_MAX
             && !address.chars().any(char::is_control);
-        if is_kind && fits { Ok(Self(text.into())) } else { Err(BadParameter::OriginalRecipient) }
+        let taken = || Self { text: text.into(), parameter: None };
+        (is_kind && fits).then(taken).ok_or(BadParameter::OriginalRecipient)
     }
 }
 
 impl fmt::Display for OriginalRecipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 /// Encodes as xtext (RFC 3461 section 4).
 pub fn xtext(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for octet in text.bytes() {
+    xtext_of(text.as_bytes())
+}
+
+fn xtext_of(octets: &[u8]) -> String {
+    let mut encoded = String::with_capacity(octets.len());
+    for &octet in octets {
         match octet {
             b'!'..=b'~' if octet != b'+' && octet != b'=' => encoded.push(char::from(octet)),
             _ => encoded.push_str(&format!("+{octet:02X}")),
@@ -270,6 +308,7 @@ mod tests {
         assert!("NEVER,SUCCESS".parse::<Notify>().is_err());
         assert!("".parse::<Notify>().is_err());
         assert!(Notify::default().on_failure() && !Notify::default().on_success());
+        assert_eq!(Notify::from_bits(16 | 8 | 2).to_string(), "SUCCESS,DELAY");
         assert!(!Notify::NEVER.on_failure() && !Notify::SUCCESS.on_failure());
     }
 
@@ -287,6 +326,26 @@ mod tests {
         for text in ["", "c@y", ";c@y", "rfc822;", "rfc822;a\r\nb"] {
             assert!(text.parse::<OriginalRecipient>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_another_mail_system_has_taken_is_said_again_as_it_was() {
+        for (octets, text, parameter) in [
+            (&b"rfc822;a+b@x"[..], "rfc822;a+b@x", "rfc822;a+2Bb@x"),
+            (b"UTF-8;\xc3\xa9@x", "UTF-8;\u{e9}@x", "UTF-8;\\x{E9}@x"),
+            (b"utf-8;\xe9@x", "utf-8;?@x", "utf-8;+E9@x"),
+            (b"rfc822;a\rb@x", "rfc822;a?b@x", "rfc822;a+0Db@x"),
+            (b"x=y;z", "x=y;z", "x+3Dy;z"),
+            (b"z", "z", "z"),
+        ] {
+            let recipient = OriginalRecipient::from_octets(octets).unwrap();
+            assert_eq!((recipient.as_str(), recipient.parameter().as_str()), (text, parameter));
+        }
+        assert!(OriginalRecipient::from_octets(&vec![b'a'; OCTETS_MAX]).is_some());
+        for octets in [vec![], vec![b'a'; OCTETS_MAX + 1]] {
+            assert_eq!(OriginalRecipient::from_octets(&octets), None);
+        }
+        assert_eq!(OriginalRecipient::from_octets(b"rfc822;c@y"), "rfc822;c@y".parse().ok());
     }
 
     #[test]

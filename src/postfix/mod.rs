@@ -6,5 +6,6 @@
 //! - Always true: a recipient is marked as done only after its result was reported, and a request is answered with
 //!   "done" only when every recipient of it was delivered, or its refusal reported.
 
+pub mod address;
 pub mod attribute;
 pub mod request;

@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
     "src/smtp/",
     "src/queue/",
     "src/notice/",
+    "src/postfix/address.rs",
     "src/postfix/attribute.rs",
     "src/postfix/lines.rs",
     "src/postfix/request.rs",
