@@ -68,3 +68,4 @@ pub mod queue;
 pub mod sink;
 pub mod smtp;
 pub mod spool;
+pub mod system;

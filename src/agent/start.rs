@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
-use nix::unistd::{Gid, Group, Uid, User};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -32,6 +31,7 @@ use super::trust;
 use crate::config::{Config, LogTarget, Sources};
 use crate::net;
 use crate::spool::{Lock, Spool, SpoolError, Watch};
+use crate::system::{Identity, Refused};
 
 /// How long the end of the agent waits for files of delivered messages to be removed.
 const SWEEPING_MAX: Duration = Duration::from_secs(1);
@@ -77,15 +77,6 @@ fn set_up(what: impl Into<String>) -> impl FnOnce(io::Error) -> AgentError {
     move |error| AgentError::SetUp { what, error }
 }
 
-/// The identity that the agent runs under.
-#[derive(Debug)]
-struct Identity {
-    uid: Uid,
-    gid: Gid,
-    /// For the supplementary groups; `None` where nothing changes.
-    user: Option<User>,
-}
-
 /// Runs an agent until it is told to stop.
 pub fn run(mut config: Config, sources: Sources) -> Result<(), AgentError> {
     let log = match config.log_target {
@@ -94,11 +85,10 @@ pub fn run(mut config: Config, sources: Sources) -> Result<(), AgentError> {
     };
     super::log::start(&config).map_err(set_up(log))?;
     let sources = sources.pinned();
-    let identity = Identity::of(&config)?;
+    let identity = identity_of(&config)?;
     crate::spool::survive_file_size_limit().map_err(set_up("SIGXFSZ cannot be ignored"))?;
     let present = (rustix::process::geteuid(), rustix::process::getegid());
-    let identified =
-        (rustix::fs::Uid::from_raw(identity.uid.as_raw()), rustix::fs::Gid::from_raw(identity.gid.as_raw()));
+    let identified = (identity.uid(), identity.gid());
     let wanted = (identified != present).then_some(identified);
     let (spool, lock) = Spool::prepare(&config.queue_directory, wanted)?;
     let watch = Watch::new(&spool).map_err(set_up("incoming/ cannot be watched"))?;
@@ -110,7 +100,8 @@ pub fn run(mut config: Config, sources: Sources) -> Result<(), AgentError> {
     if config.chroot.is_some() {
         trusted.confine();
     }
-    identity.take_on(&config)?;
+    let refused = |refused: Refused| AgentError::SetUp { what: refused.what, error: refused.error };
+    identity.take_on(config.chroot.as_deref()).map_err(refused)?;
     let reader = ConfigReader { sources, trusted, chroot: config.chroot.clone() };
     start(Arc::new(config), reader, Arc::new(spool), lock, watch, control, manager)
 }
@@ -197,64 +188,27 @@ fn bind_control(
     }
 }
 
-impl Identity {
-    fn of(config: &Config) -> Result<Self, AgentError> {
-        let unusable =
-            |key, name: &str, reason: String| AgentError::Identity { key, name: name.to_owned(), reason };
-        let mut identity = Self { uid: Uid::effective(), gid: Gid::effective(), user: None };
-        if let Some(name) = &config.user {
-            let user = User::from_name(name)
-                .map_err(|error| {
-                    unusable("user", name, format!("it cannot be looked up ({})", error.desc()))
-                })?
-                .ok_or_else(|| unusable("user", name, "there is no such user".into()))?;
-            (identity.uid, identity.gid) = (user.uid, user.gid);
-            identity.user = Some(user);
-        }
-        if let Some(name) = &config.group {
-            let group = Group::from_name(name)
-                .map_err(|error| {
-                    unusable("group", name, format!("it cannot be looked up ({})", error.desc()))
-                })?
-                .ok_or_else(|| unusable("group", name, "there is no such group".into()))?;
-            identity.gid = group.gid;
-        }
-        if !Uid::effective().is_root() && identity.uid != Uid::effective() {
-            let name = config.user.as_deref().unwrap_or_default();
-            return Err(unusable("user", name, "only root can become another user".into()));
-        }
-        if Uid::effective().is_root() && config.user.is_none() {
-            log::warn!(
-                "the agent runs as root: set user to an account of its own, or to \"root\" if that is meant"
-            );
-        }
-        Ok(identity)
+/// The identity that the agent is to run under.
+fn identity_of(config: &Config) -> Result<Identity, AgentError> {
+    let unusable = |key, name: &str, reason| AgentError::Identity { key, name: name.to_owned(), reason };
+    let mut identity = Identity::present();
+    if let Some(name) = &config.user {
+        identity = Identity::of_user(name).map_err(|reason| unusable("user", name, reason))?;
     }
-
-    /// Changes root and user: groups first, since their list is outside of the new root, and the user last, who may do
-    /// none of this.
-    fn take_on(&self, config: &Config) -> Result<(), AgentError> {
-        let failed = |what: &str| {
-            let what = what.to_owned();
-            move |error: nix::Error| AgentError::SetUp { what, error: error.into() }
-        };
-        let is_root = Uid::effective().is_root();
-        if let Some(user) = self.user.as_ref().filter(|user| is_root && !user.uid.is_root()) {
-            let name = std::ffi::CString::new(user.name.as_str()).unwrap_or_default();
-            nix::unistd::initgroups(&name, self.gid)
-                .map_err(failed("the groups of user cannot be taken on"))?;
-        }
-        if let Some(root) = &config.chroot {
-            nix::unistd::chroot(root)
-                .map_err(failed(&format!("chroot to {} is not possible", root.display())))?;
-            nix::unistd::chdir(Path::new("/")).map_err(failed("the new root directory cannot be entered"))?;
-        }
-        if !is_root {
-            return Ok(());
-        }
-        nix::unistd::setgid(self.gid).map_err(failed("the group cannot be taken on"))?;
-        nix::unistd::setuid(self.uid).map_err(failed("the user cannot be taken on"))
+    if let Some(name) = &config.group {
+        identity = identity.with_group(name).map_err(|reason| unusable("group", name, reason))?;
     }
+    let present = rustix::process::geteuid();
+    if !present.is_root() && identity.uid() != present {
+        let name = config.user.as_deref().unwrap_or_default();
+        return Err(unusable("user", name, "only root can become another user".into()));
+    }
+    if present.is_root() && config.user.is_none() {
+        log::warn!(
+            "the agent runs as root: set user to an account of its own, or to \"root\" if that is meant"
+        );
+    }
+    Ok(identity)
 }
 
 /// TERM and INT stop gracefully, a second one at once; HUP reads the configuration again, USR1 logs a summary.

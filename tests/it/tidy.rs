@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// What each folder below src/ may import from `crate::`. A change of the architecture is a change of this table.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("system", &[]),
     ("mail", &[]),
     ("smtp", &["mail"]),
     ("queue", &["mail"]),
@@ -17,10 +18,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["mail", "smtp", "queue"]),
     ("net", &["mail", "smtp", "config"]),
     ("spool", &["mail", "queue", "config"]),
-    ("postfix", &["mail", "queue", "config"]),
+    ("postfix", &["system", "mail", "queue", "config"]),
     ("sink", &["mail", "smtp"]),
-    ("agent", &["mail", "smtp", "queue", "notice", "config", "net", "spool", "postfix", "sink"]),
-    ("cli", &["mail", "smtp", "queue", "notice", "config", "net", "spool", "postfix", "sink", "agent"]),
+    ("agent", &["system", "mail", "smtp", "queue", "notice", "config", "net", "spool", "postfix", "sink"]),
+    (
+        "cli",
+        &["system", "mail", "smtp", "queue", "notice", "config", "net", "spool", "postfix", "sink", "agent"],
+    ),
 ];
 
 /// Folders and files that compute and do nothing else: bytes and times come in, bytes and decisions go out.
