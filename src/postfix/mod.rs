@@ -8,4 +8,12 @@
 
 pub mod address;
 pub mod attribute;
+mod descriptors;
+pub mod environment;
+pub mod options;
 pub mod request;
+pub mod service;
+mod status;
+pub mod supervisor;
+
+pub use descriptors::NotUnderMaster;

@@ -36,6 +36,8 @@ const PURE: &[&str] = &[
     "src/postfix/address.rs",
     "src/postfix/attribute.rs",
     "src/postfix/lines.rs",
+    "src/postfix/options.rs",
+    "src/postfix/status.rs",
     "src/postfix/request.rs",
     "src/postfix/request/",
     "src/postfix/seven_bit.rs",
