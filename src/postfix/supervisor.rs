@@ -29,7 +29,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
@@ -118,9 +118,8 @@ impl Supervisor {
     /// Waits until there is a reason to end.
     pub fn wait(mut self) -> Result<End, SupervisorError> {
         loop {
-            let ends =
-                [PollFd::new(&self.status, PollFlags::RDHUP), PollFd::new(&self.lifeline, PollFlags::RDHUP)];
-            let mut ends = ends;
+            let end = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::RDHUP);
+            let mut ends = [end(self.status.as_fd()), end(self.lifeline.as_fd())];
             match poll(&mut ends, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(SupervisorError::Wait(error.into())),
