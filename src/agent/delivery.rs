@@ -16,7 +16,7 @@ use super::source::Source;
 use super::sweeper::Sweeper;
 use crate::config::Transport;
 use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason};
-use crate::net::{CachedConnection, Content, Delivered, Observer};
+use crate::net::{CachedConnection, Delivered, Delivery, FileContent, Observer};
 use crate::queue::scheduler::{BatchEnd, Health, WorkerId};
 use crate::smtp::Settled;
 use crate::spool::{QueueFile, Spool};
@@ -103,17 +103,18 @@ impl SpoolSource {
         };
         connection.set_myhostname(&order.config.myhostname);
         let (offset, length) = file.content_range();
-        let content = Content { prefix: &prefix, file: file.file(), offset, length };
-        let health = match connection.deliver(&order.batch, &content, transport, &mut recorder) {
-            Delivered::Reached => Health::Reached,
-            Delivered::Failed(reason) => Health::Failed(reason),
-            Delivered::Busy(reason) => {
-                recorder.unsent();
-                recorder.note(&format!("{}; the server is busy, and the mail waits", reason.text));
-                let destination = Health::Busy(order.batch.clone(), reason);
-                return Ended { destination, finished: None, queued: Vec::new() };
-            }
-        };
+        let content = FileContent { prefix: &prefix, file: file.file(), offset, length };
+        let health =
+            match connection.deliver(&Delivery::new(&order.batch, &content, transport), &mut recorder) {
+                Delivered::Reached => Health::Reached,
+                Delivered::Failed(reason) => Health::Failed(reason),
+                Delivered::Busy(reason) => {
+                    recorder.unsent();
+                    recorder.note(&format!("{}; the server is busy, and the mail waits", reason.text));
+                    let destination = Health::Busy(order.batch.clone(), reason);
+                    return Ended { destination, finished: None, queued: Vec::new() };
+                }
+            };
         self.recorded(order, transport, file, recorder.into_recorded(), health)
     }
 

@@ -16,7 +16,7 @@ use super::stepwise::Stepwise;
 use super::tap::Watcher;
 use super::transcript::Transcript;
 use crate::config::Transport;
-use crate::mail::{Batch, Destination, Outcome, Reason, Recipient};
+use crate::mail::{Batch, BodyType, Destination, Outcome, Reason, Recipient};
 use crate::smtp::{Capabilities, Manner, SessionError, Settled, Transaction};
 
 /// A connection that has rested longer may be stale: its first flight stops before the content.
@@ -48,6 +48,26 @@ pub trait Observer {
     /// What was said on a connection, as far as it is kept: after a protocol error, and after each transaction with
     /// its outcomes.
     fn conversation(&mut self, _transcript: &Transcript) {}
+}
+
+/// What is to be delivered, and how.
+#[derive(Clone, Copy)]
+pub struct Delivery<'a> {
+    /// To whom, and where.
+    pub batch: &'a Batch,
+    /// What.
+    pub content: &'a dyn Content,
+    /// By which parameters: those of the batch's transport.
+    pub transport: &'a Arc<Transport>,
+    /// Whether there are octets over 127 in the content; `None` where nobody knows: then MAIL says nothing about it.
+    pub body: Option<BodyType>,
+}
+
+impl<'a> Delivery<'a> {
+    /// The delivery of a batch of which all is known that there is to know.
+    pub fn new(batch: &'a Batch, content: &'a dyn Content, transport: &'a Arc<Transport>) -> Self {
+        Self { batch, content, transport, body: Some(batch.envelope().body) }
+    }
 }
 
 /// How the delivery of a batch went for its destination.
@@ -123,16 +143,10 @@ impl CachedConnection {
         }
     }
 
-    /// Delivers `batch`: every recipient is settled through `observer`, unless the destination is busy. Then
+    /// Delivers a batch: every recipient is settled through `observer`, unless the destination is busy. Then
     /// [`CachedConnection::say_goodbye`] is due.
-    pub fn deliver(
-        &mut self,
-        batch: &Batch,
-        content: &Content<'_>,
-        transport: &Arc<Transport>,
-        observer: &mut dyn Observer,
-    ) -> Delivered {
-        let delivery = Delivery { batch, content, transport };
+    pub fn deliver(&mut self, delivery: &Delivery<'_>, observer: &mut dyn Observer) -> Delivered {
+        let Delivery { batch, transport, .. } = *delivery;
         let mut pending: Vec<&Recipient> = batch.recipients().iter().collect();
         let (mut may_retry, mut first_server) = (true, 0);
         // Each turn settles somebody, is the one retry, or gets on in the list of servers.
@@ -147,7 +161,7 @@ impl CachedConnection {
             };
             let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
             let later = pending.split_off(limit);
-            pending = match self.attempt(connection, &delivery, &pending, retry, observer) {
+            pending = match self.attempt(connection, delivery, &pending, retry, observer) {
                 Attempted::Done { left_over } => [left_over, later].concat(),
                 Attempted::Unsent { unsettled, try_from } => {
                     (may_retry, first_server) = (false, try_from);
@@ -202,7 +216,7 @@ impl CachedConnection {
         retry: bool,
         observer: &mut dyn Observer,
     ) -> Attempted<'a> {
-        let Delivery { batch, content, transport } = *delivery;
+        let Delivery { batch, content, transport, .. } = *delivery;
         observer.ready(connection.peer(), connection.offered(), connection.uses());
         // The configuration may have been read again since the connection was opened.
         connection.keep_transcript(observer.wants_conversations());
@@ -248,7 +262,7 @@ impl CachedConnection {
     }
 
     fn manner(&self, connection: &Connection, delivery: &Delivery<'_>) -> Manner {
-        let Delivery { batch, content, transport } = *delivery;
+        let Delivery { batch, content, transport, .. } = *delivery;
         // Folding changes the size, which BDAT must tell in advance. A file that cannot be read now will say so
         // when it is sent.
         let limit = transport.line_length_limit;
@@ -302,14 +316,6 @@ impl CachedConnection {
             observer.manner_changed(&text);
         }
     }
-}
-
-/// What is to be delivered, and how.
-#[derive(Clone, Copy)]
-struct Delivery<'a> {
-    batch: &'a Batch,
-    content: &'a Content<'a>,
-    transport: &'a Arc<Transport>,
 }
 
 /// How one transaction ended.

@@ -139,7 +139,7 @@ impl Connection {
     pub fn transact(
         &mut self,
         transaction: &mut Transaction<'_, '_>,
-        content: &Content<'_>,
+        content: &dyn Content,
         transport: &Transport,
         retry: bool,
         observer: &mut dyn Observer,
@@ -188,7 +188,7 @@ impl Connection {
         &mut self,
         flight: &Flight,
         transaction: &mut Transaction<'_, '_>,
-        content: &Content<'_>,
+        content: &dyn Content,
         transport: &Transport,
         progress: &mut Progress,
         observer: &mut dyn Observer,
@@ -215,7 +215,7 @@ impl Connection {
         &mut self,
         flight: &Flight,
         encoding: Encoding,
-        content: &Content<'_>,
+        content: &dyn Content,
         transport: &Transport,
     ) -> Result<(), Cause> {
         let progress = transport.timeouts.data_xfer.get();
@@ -226,19 +226,17 @@ impl Connection {
         let Buffers { mut read, mut out } = std::mem::take(&mut self.buffers);
         out.extend_from_slice(&flight.commands);
         let mut dots = (encoding == Encoding::Dots).then(|| DotStuffing::new(transport.line_length_limit));
-        content
-            .for_each_piece(&mut read, |piece| {
-                match &mut dots {
-                    Some(dots) => dots.push(piece, &mut out),
-                    None => out.extend_from_slice(piece),
-                }
-                if out.len() > room / 2 {
-                    self.link.write_content(&out, progress, deadline)?;
-                    out.clear();
-                }
-                Ok::<_, WriteError>(())
-            })
-            .map_err(|WriteError(cause)| cause)?;
+        content.for_each_piece(&mut read, &mut |piece| {
+            match &mut dots {
+                Some(dots) => dots.push(piece, &mut out),
+                None => out.extend_from_slice(piece),
+            }
+            if out.len() > room / 2 {
+                self.link.write_content(&out, progress, deadline)?;
+                out.clear();
+            }
+            Ok(())
+        })?;
         if let Some(dots) = dots {
             dots.finish(&mut out);
         }
@@ -374,21 +372,6 @@ fn say_quit(link: &mut Link) -> Written {
 /// Time for `size` octets at `rate` octets a second; without a rate, as good as for ever.
 fn slowest(size: u64, rate: u64) -> Duration {
     Duration::from_secs(size.checked_div(rate).unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX)))
-}
-
-/// Tells reading the message from writing it to the peer.
-struct WriteError(Cause);
-
-impl From<io::Error> for WriteError {
-    fn from(error: io::Error) -> Self {
-        Self(Cause::LocalData(error))
-    }
-}
-
-impl From<Cause> for WriteError {
-    fn from(cause: Cause) -> Self {
-        Self(cause)
-    }
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ mod stepwise;
 mod tap;
 mod transcript;
 
-pub use cached::{CachedConnection, Delivered, Observer};
+pub use cached::{CachedConnection, Delivered, Delivery, Observer};
 pub use connect::{NotConnected, answers};
-pub use content::Content;
+pub use content::{Content, FileContent, Taken};
 pub use peer::Peer;
 pub use stepwise::Stepwise;
 pub use tap::Watcher;

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lastmile::mail::{Batch, BodyType, Destination, Envelope, Outcome, QueueId, Recipient};
-use lastmile::net::{Content, Delivered, Observer, Peer};
+use lastmile::net::{Delivered, Delivery, FileContent, Observer, Peer};
 use lastmile::smtp::{Capabilities, Settled, Stage};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
@@ -206,9 +206,10 @@ fn recipients(count: usize) -> Vec<String> {
 fn deliver_to(client: &mut Shipped, count: usize, text: &[u8]) -> (Delivered, Collector) {
     let batch = batch(&client.destination, &recipients(count));
     let file = file_of(text).unwrap();
-    let content = Content { prefix: b"", file: &file, offset: 0, length: text.len() as u64 };
+    let content = FileContent { prefix: b"", file: &file, offset: 0, length: text.len() as u64 };
     let mut collector = Collector::default();
-    let delivered = client.cached.deliver(&batch, &content, &client.transport, &mut collector);
+    let delivered =
+        client.cached.deliver(&Delivery::new(&batch, &content, &client.transport), &mut collector);
     client.cached.say_goodbye(&|| false);
     (delivered, collector)
 }
@@ -642,9 +643,9 @@ fn a_batch_that_cannot_be_marked_is_not_sent() {
     let mut client = client(&site.nexthop(&["a"]), &[], &[]);
     let batch = batch(&client.destination, &recipients(2));
     let file = file_of(TEXT).unwrap();
-    let content = Content { prefix: b"", file: &file, offset: 0, length: TEXT.len() as u64 };
+    let content = FileContent { prefix: b"", file: &file, offset: 0, length: TEXT.len() as u64 };
     let mut observer = Unmarkable::default();
-    client.cached.deliver(&batch, &content, &client.transport, &mut observer);
+    client.cached.deliver(&Delivery::new(&batch, &content, &client.transport), &mut observer);
     for (outcome, in_doubt) in outcomes(&observer.0) {
         assert!(outcome.starts_with("deferred 4.3.0 local data error while talking to "), "{outcome}");
         assert!(!in_doubt);
@@ -673,9 +674,9 @@ fn a_message_that_cannot_be_read_to_its_end_is_not_delivered_in_part() {
         let batch = batch(&client.destination, &recipients(1));
         let text = TEXT.repeat(20_000);
         let file = file_of(&text).unwrap();
-        let content = Content { prefix: b"", file: &file, offset: 0, length: text.len() as u64 + 1 };
+        let content = FileContent { prefix: b"", file: &file, offset: 0, length: text.len() as u64 + 1 };
         let mut collector = Collector::default();
-        client.cached.deliver(&batch, &content, &client.transport, &mut collector);
+        client.cached.deliver(&Delivery::new(&batch, &content, &client.transport), &mut collector);
         let [(outcome, false)] = &outcomes(&collector)[..] else { panic!("{collector:?}") };
         assert!(outcome.starts_with("deferred 4.3.0 local data error while talking to "), "{outcome}");
         wait_for("the server's end", AT_ONCE, || heard.ends_with("ended").then_some(()));

@@ -29,7 +29,7 @@ use crate::mail::{
     Address, Batch, Destination, EnhancedStatus, Envelope, Notify, Outcome, Protocol, QueueId, Reason,
     Recipient, Sender, TransportName,
 };
-use crate::net::{CachedConnection, Content, Delivered};
+use crate::net::{CachedConnection, Delivered, Delivery, FileContent};
 use crate::spool::{self, RECIPIENTS_MAX};
 
 use content::Message;
@@ -197,8 +197,12 @@ impl Mail<'_> {
             0 => usize::MAX,
             limit => limit,
         };
-        let content =
-            Content { prefix: b"", file: &self.message.file, offset: 0, length: self.message.written.size };
+        let content = FileContent {
+            prefix: b"",
+            file: &self.message.file,
+            offset: 0,
+            length: self.message.written.size,
+        };
         // Why there is no sense in going on.
         let mut hopeless = None;
         let mut is_silent = false;
@@ -220,7 +224,7 @@ impl Mail<'_> {
                 continue;
             };
             let settled = results.count();
-            hopeless = match cached.deliver(&batch, &content, &self.transport, results) {
+            hopeless = match cached.deliver(&Delivery::new(&batch, &content, &self.transport), results) {
                 Delivered::Reached => {
                     let was_silent = std::mem::replace(&mut is_silent, results.broke_off_since(settled));
                     // Each further transaction could keep the caller waiting for another hour.

@@ -6,6 +6,7 @@ use std::thread;
 use socket2::{Domain, Type};
 
 use super::*;
+use crate::net::FileContent;
 use crate::net::progress::tests::{MANNER, batch, transport};
 use crate::smtp::{Manner, Settled};
 
@@ -49,7 +50,7 @@ impl Observer for Outcomes {
 #[test]
 fn a_421_behind_a_failed_write_settles_nobody_who_can_be_tried_again() {
     let (transport, batch, file) = (transport(), batch(2), tempfile::tempfile().unwrap());
-    let content = Content { prefix: b"", file: &file, offset: 0, length: 0 };
+    let content = FileContent { prefix: b"", file: &file, offset: 0, length: 0 };
     for (said, retry, settled) in [
         ("421 4.4.2 idle for too long\r\n", true, 0),
         ("421 4.4.2 idle for too long\r\n", false, 2),

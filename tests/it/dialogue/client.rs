@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use lastmile::config::{Config, Sources, Timeout, Timeouts, Transport};
 use lastmile::mail::{Batch, Destination, Outcome, Protocol};
-use lastmile::net::{CachedConnection, Content, Delivered, Observer, Peer, Stepwise};
+use lastmile::net;
+use lastmile::net::{CachedConnection, Delivered, FileContent, Observer, Peer, Stepwise};
 use lastmile::smtp::{Capabilities, Settled, Stage};
 
 use super::{Became, Client, Delivery, Setup};
@@ -85,9 +86,11 @@ impl Client for Shipped {
         let batch = Batch::new(envelope, delivery.sender.clone(), self.destination.clone(), recipients);
         let batch = batch.expect("a delivery has recipients");
         let file = file_of(&delivery.content).expect("a temporary file");
-        let content = Content { prefix: b"", file: &file, offset: 0, length: delivery.content.len() as u64 };
+        let content =
+            FileContent { prefix: b"", file: &file, offset: 0, length: delivery.content.len() as u64 };
         let mut collector = Collector::default();
-        let delivered = self.cached.deliver(&batch, &content, &self.transport, &mut collector);
+        let delivered =
+            self.cached.deliver(&net::Delivery::new(&batch, &content, &self.transport), &mut collector);
         self.cached.say_goodbye(&|| false);
         assert!(!matches!(delivered, Delivered::Busy(_)), "the peer's backlog has room");
         collector.outcomes(&batch)
