@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use super::timeouts::Timeout;
+pub use crate::smtp::EightBit;
 
 /// Habits of a client. The default ones are ours.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Habits {
     /// The name for LHLO or EHLO; `None`: `myhostname`.
     pub lhlo_name: Option<String>,
@@ -39,16 +40,25 @@ pub struct Habits {
     pub probe_until_data: bool,
 }
 
-/// What becomes of 8-bit mail where 8BITMIME is not offered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EightBit {
-    /// It is returned: 5.6.3.
-    #[default]
-    Refuse,
-    /// MIME parts that say they are 8bit or binary go out as quoted-printable; all else as it is.
-    Convert,
-    /// It goes out as it is.
-    Send,
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            lhlo_name: None,
+            refused_hello_bounces: false,
+            refused_greeting_bounces: false,
+            unknown_host_bounces: false,
+            eight_bit: EightBit::default(),
+            xforward: None,
+            reuse_time_limit: None,
+            address_limit: None,
+            session_limit: None,
+            address_order: AddressOrder::default(),
+            // Who names an address has a reason to: a firewall, or a server that knows us by it.
+            bind_address_enforced: true,
+            unquoted_envelope: false,
+            probe_until_data: false,
+        }
+    }
 }
 
 /// In which order the addresses of a host are tried.

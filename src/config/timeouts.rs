@@ -63,7 +63,8 @@ impl Timeouts {
             Stage::Greeting | Stage::Lhlo | Stage::Auth => self.lhlo,
             Stage::StartTls => self.starttls,
             Stage::Rset => self.rset,
-            Stage::Mail => self.mail,
+            // Only Postfix's clients say XFORWARD, and they have a limit of its own for it.
+            Stage::XforwardName | Stage::XforwardProtocol | Stage::Mail => self.mail,
             Stage::Rcpt => self.rcpt,
             Stage::DataInit => self.data_init,
             Stage::DataXfer => self.data_xfer,

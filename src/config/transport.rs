@@ -12,9 +12,9 @@ use super::choices::{Flags, InetProtocols};
 use super::habits::Habits;
 use super::keys::{Key, keys};
 use super::parse;
-use super::timeouts::Timeouts;
+use super::timeouts::{Timeout, Timeouts};
 use crate::mail::{Protocol, TransportName};
-use crate::smtp::OverQuota;
+use crate::smtp::{OverQuota, Stage};
 
 /// Transports that exist without being configured.
 pub(super) const BUILT_IN: [&str; 3] = ["lmtp", "local", "smtp"];
@@ -87,6 +87,15 @@ impl Transport {
     pub fn effective_recipient_limit(&self) -> usize {
         let names_recipient = self.flags.delivered_to || self.flags.original_to;
         if names_recipient { 1 } else { self.destination_recipient_limit }
+    }
+
+    /// How long `stage` may take.
+    pub fn timeout_at(&self, stage: Stage) -> Timeout {
+        let usual = self.timeouts.at(stage);
+        match stage {
+            Stage::XforwardName | Stage::XforwardProtocol => self.habits.xforward.unwrap_or(usual),
+            _ => usual,
+        }
     }
 
     /// The address to connect to `peer` from.

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connect::{self, Caller, Heard, NotConnected};
+use super::connect::{self, Caller, NotConnected};
 use super::connection::Connection;
 use super::content::Content;
 use super::peer::Peer;
@@ -17,7 +17,9 @@ use super::tap::Watcher;
 use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Batch, BodyType, Destination, Outcome, Reason, Recipient};
-use crate::smtp::{Capabilities, Manner, SessionError, Settled, Transaction};
+use crate::smtp::{
+    Capabilities, Manner, Message, Origin, Probe, SessionError, Settled, Smtputf8, Transaction,
+};
 
 /// A connection that has rested longer may be stale: its first flight stops before the content.
 const FRESH: Duration = Duration::from_secs(1);
@@ -29,12 +31,25 @@ pub trait Observer {
     /// There is no connection for what is settled next: no server was ready for mail. `peer` is the one whose fault it
     /// was, where it could be connected to.
     fn not_ready(&mut self, _peer: Option<&Peer>) {}
+    /// The destination is at fault for what is deferred next, and may be spared for a while: no server was ready for
+    /// mail, or a conversation broke before any transaction of this batch had come to its end. What a server answers to
+    /// mail is no such fault. At most once for each batch.
+    fn destination_failed(&mut self, _reason: &Reason) {}
+    /// Keywords that count as not offered by `peer`, which has just been connected to; `None`: those of the transport. An
+    /// error makes the server one that cannot be used.
+    fn keywords_to_discard(&mut self, _peer: &Peer) -> io::Result<Option<Vec<String>>> {
+        Ok(None)
+    }
     /// The end of data is about to leave for these recipients. An error stops it: the batch is then unsent.
     fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()>;
     /// Outcomes, each recipient's once. May be empty.
     fn settled(&mut self, settled: Vec<Settled>);
     /// A server was passed over for the next one.
     fn note(&mut self, text: &str);
+    /// Something is not as it should be, and no mail the worse for it.
+    fn warning(&mut self, text: &str) {
+        self.note(text);
+    }
     /// A destination will be spoken to differently from now on.
     fn manner_changed(&mut self, text: &str) {
         self.note(text);
@@ -61,12 +76,29 @@ pub struct Delivery<'a> {
     pub transport: &'a Arc<Transport>,
     /// Whether there are octets over 127 in the content; `None` where nobody knows: then MAIL says nothing about it.
     pub body: Option<BodyType>,
+    /// Who decides whether SMTPUTF8 is needed.
+    pub smtputf8: Smtputf8,
+    /// Where the message came from: servers that ask are told, where the transport has the habit.
+    pub origin: Option<Origin<'a>>,
+    /// Ask only who would be taken: nothing is delivered, and nobody is at stake.
+    pub probe: bool,
 }
 
 impl<'a> Delivery<'a> {
     /// The delivery of a batch of which all is known that there is to know.
     pub fn new(batch: &'a Batch, content: &'a dyn Content, transport: &'a Arc<Transport>) -> Self {
-        Self { batch, content, transport, body: Some(batch.envelope().body) }
+        let body = Some(batch.envelope().body);
+        Self { batch, content, transport, body, smtputf8: Smtputf8::ByAddress, origin: None, probe: false }
+    }
+
+    fn message(&self) -> Message<'a> {
+        Message {
+            size: self.content.size(),
+            declared_size: self.content.declared_size(),
+            body: self.body,
+            smtputf8: self.smtputf8,
+            origin: self.origin.filter(|_| self.transport.habits.xforward.is_some()),
+        }
     }
 }
 
@@ -75,7 +107,7 @@ impl<'a> Delivery<'a> {
 pub enum Delivered {
     /// The destination spoke to us; whatever came then was the batch's own affair.
     Reached,
-    /// No server of it was ready for mail.
+    /// No server of it was ready for mail. By its class, the reason has deferred or returned what was not settled.
     Failed(Reason),
     /// It was too busy for another connection. Nobody of the batch is settled.
     Busy(Reason),
@@ -125,7 +157,7 @@ impl CachedConnection {
     /// How long the connection may still rest; `None` without one.
     pub fn idle_limit(&self) -> Option<Duration> {
         let cached = self.cached.as_ref()?;
-        Some(cached.transport.max_idle.saturating_sub(cached.connection.rested_since().elapsed()))
+        Some(cached.connection.may_rest(&cached.transport))
     }
 
     /// Says goodbye and closes.
@@ -149,6 +181,8 @@ impl CachedConnection {
         let Delivery { batch, transport, .. } = *delivery;
         let mut pending: Vec<&Recipient> = batch.recipients().iter().collect();
         let (mut may_retry, mut first_server) = (true, 0);
+        // A transaction has come to its end: whatever breaks now, the destination is alive.
+        let mut is_alive = false;
         // Each turn settles somebody, is the one retry, or gets on in the list of servers.
         while !pending.is_empty() {
             let reused = self.take_fitting(batch.destination(), transport);
@@ -157,21 +191,25 @@ impl CachedConnection {
                 .map_or_else(|| self.open(batch.destination(), first_server, transport, observer), Ok)
             {
                 Ok(connection) => connection,
-                Err(failure) => return without_connection(batch, &pending, failure, observer),
+                Err(failure) => return without_connection(batch, &pending, failure, is_alive, observer),
             };
             let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
             let later = pending.split_off(limit);
-            pending = match self.attempt(connection, delivery, &pending, retry, observer) {
-                Attempted::Done { left_over } => [left_over, later].concat(),
-                Attempted::Unsent { unsettled, try_from } => {
-                    (may_retry, first_server) = (false, try_from);
-                    [unsettled, later].concat()
-                }
-                Attempted::Broken(error) => {
-                    observer.settled(deferred(&later, &untried(&error)));
-                    return Delivered::Reached;
-                }
-            };
+            pending =
+                match self.attempt(connection, delivery, &pending, Standing { retry, is_alive }, observer) {
+                    Attempted::Done { left_over } => {
+                        is_alive = true;
+                        [left_over, later].concat()
+                    }
+                    Attempted::Unsent { unsettled, try_from } => {
+                        (may_retry, first_server) = (false, try_from);
+                        [unsettled, later].concat()
+                    }
+                    Attempted::Broken(error) => {
+                        observer.settled(not_delivered(&later, &untried(&error)));
+                        return Delivered::Reached;
+                    }
+                };
         }
         Delivered::Reached
     }
@@ -183,6 +221,11 @@ impl CachedConnection {
             self.close(&|| true);
         }
         let cached = self.cached.take()?;
+        if cached.connection.is_too_old(transport) {
+            self.say_goodbye(&|| true);
+            self.leaving = Some(cached);
+            return None;
+        }
         (!cached.connection.is_stale()).then_some(cached.connection)
     }
 
@@ -193,27 +236,17 @@ impl CachedConnection {
         transport: &Transport,
         observer: &mut dyn Observer,
     ) -> Result<Connection, NotConnected> {
-        let caller = Caller {
-            myhostname: &self.myhostname,
-            keep_transcript: observer.wants_conversations(),
-            watcher: self.watcher,
-        };
-        connect::open(destination, first_server, transport, caller, &mut |heard| match heard {
-            Heard::PassedOver(reason) => observer.note(&reason.text),
-            Heard::ProtocolError(reason, transcript) => {
-                observer.protocol_error(&reason.text);
-                observer.conversation(transcript);
-            }
-        })
+        let caller = Caller { myhostname: &self.myhostname, watcher: self.watcher };
+        connect::open(destination, first_server, transport, caller, observer)
     }
 
-    /// One transaction on `connection`. With `retry`, a failure that cannot have delivered may be tried again.
+    /// One transaction on `connection`.
     fn attempt<'a>(
         &mut self,
         mut connection: Connection,
         delivery: &Delivery<'a>,
         recipients: &[&'a Recipient],
-        retry: bool,
+        Standing { retry, is_alive }: Standing,
         observer: &mut dyn Observer,
     ) -> Attempted<'a> {
         let Delivery { batch, content, transport, .. } = *delivery;
@@ -223,7 +256,7 @@ impl CachedConnection {
         let manner = self.manner(&connection, delivery);
         let (peer, offered) = (connection.name().to_owned(), connection.offered().clone());
         let each = recipients.iter().copied();
-        let mut transaction = Transaction::new(manner, &peer, &offered, batch, each, content.size());
+        let mut transaction = Transaction::new(manner, &peer, &offered, batch, each, delivery.message());
         let result = connection.transact(&mut transaction, content, transport, retry, observer);
         match result {
             Ok(()) => {
@@ -253,6 +286,9 @@ impl CachedConnection {
                     observer.conversation(connection.transcript());
                     return Attempted::Unsent { unsettled: transaction.unsettled(), try_from };
                 }
+                if !is_alive && !transaction.unsettled().is_empty() {
+                    observer.destination_failed(&error.reason());
+                }
                 transaction.fail(&error);
                 observer.settled(transaction.take_settled());
                 observer.conversation(connection.transcript());
@@ -262,7 +298,8 @@ impl CachedConnection {
     }
 
     fn manner(&self, connection: &Connection, delivery: &Delivery<'_>) -> Manner {
-        let Delivery { batch, content, transport, .. } = *delivery;
+        let Delivery { batch, content, transport, probe, .. } = *delivery;
+        let habits = &transport.habits;
         // Folding changes the size, which BDAT must tell in advance. A file that cannot be read now will say so
         // when it is sent.
         let limit = transport.line_length_limit;
@@ -278,6 +315,9 @@ impl CachedConnection {
             reset: is_used,
             hold_content: is_used && connection.rested_since().elapsed() > FRESH,
             over_quota: transport.over_quota,
+            eight_bit: habits.eight_bit,
+            unquoted: habits.unquoted_envelope,
+            probe: probe.then_some(if habits.probe_until_data { Probe::UntilData } else { Probe::UntilRcpt }),
         }
     }
 
@@ -318,6 +358,15 @@ impl CachedConnection {
     }
 }
 
+/// What came before a transaction.
+#[derive(Clone, Copy)]
+struct Standing {
+    /// The connection was used before, and a failure that cannot have delivered may be tried again.
+    retry: bool,
+    /// A transaction of the batch has come to its end.
+    is_alive: bool,
+}
+
 /// How one transaction ended.
 enum Attempted<'a> {
     /// All replies were read; the server wants these in a transaction of their own.
@@ -352,6 +401,7 @@ fn without_connection(
     batch: &Batch,
     pending: &[&Recipient],
     failure: NotConnected,
+    is_alive: bool,
     observer: &mut dyn Observer,
 ) -> Delivered {
     let nobody_is_settled = pending.len() == batch.recipients().len();
@@ -360,12 +410,15 @@ fn without_connection(
         NotConnected::Busy(reason) => {
             // A batch waits whole or not at all. The destination is alive: it has just taken some of it.
             observer.not_ready(None);
-            observer.settled(deferred(pending, &reason));
+            observer.settled(not_delivered(pending, &reason));
             Delivered::Reached
         }
         NotConnected::Failed { reason, connected } => {
+            if !is_alive && reason.status.class() == 4 {
+                observer.destination_failed(&reason);
+            }
             observer.not_ready(connected.as_ref());
-            observer.settled(deferred(pending, &reason));
+            observer.settled(not_delivered(pending, &reason));
             Delivered::Failed(reason)
         }
     }
@@ -378,11 +431,12 @@ fn untried(error: &SessionError) -> Reason {
     Reason::local(reason.status, text)
 }
 
-/// The same deferral for all of `recipients`.
-fn deferred(recipients: &[&Recipient], reason: &Reason) -> Vec<Settled> {
+/// The same outcome for all of `recipients`: by its class, `reason` defers them or returns their mail.
+fn not_delivered(recipients: &[&Recipient], reason: &Reason) -> Vec<Settled> {
+    let outcome = if reason.status.class() == 5 { Outcome::Bounced } else { Outcome::Deferred };
     let settle = |recipient: &&Recipient| Settled {
         position: recipient.position,
-        outcome: Outcome::Deferred(reason.clone()),
+        outcome: outcome(reason.clone()),
         in_doubt: false,
     };
     recipients.iter().map(settle).collect()

@@ -20,8 +20,8 @@ use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Protocol, Reason};
 use crate::smtp::{
-    self, Capabilities, Cause, DotStuffing, Encoding, Flight, Handshake, Next, Reply, SessionError, Stage,
-    Step, Transaction,
+    self, Capabilities, Cause, DotStuffing, Encoding, Flight, Handshake, Next, Refusals, Reply, SessionError,
+    Stage, Step, Transaction,
 };
 
 /// Octets of a buffer that is kept for the next message.
@@ -40,6 +40,7 @@ pub struct Connection {
     offered: Capabilities,
     /// Transactions begun.
     uses: u32,
+    opened: Instant,
     rested_since: Instant,
     buffers: Buffers,
 }
@@ -62,13 +63,15 @@ pub struct NotReady {
 
 impl Connection {
     /// Takes a connected socket through greeting and LHLO or EHLO. An error is the destination's fault; `server` is
-    /// its place among the destination's. `tap` hears what is said.
+    /// its place among the destination's. `hello` is what we call ourselves, keywords in `discard` count as not offered,
+    /// and `tap` hears what is said.
     pub fn start(
         socket: Socket,
         peer: Peer,
         server: usize,
         transport: &Transport,
-        myhostname: &str,
+        hello: &str,
+        discard: &[String],
         mut tap: Tap,
     ) -> Result<Self, Box<NotReady>> {
         let (name, protocol) = (peer.name(), transport.protocol);
@@ -76,7 +79,7 @@ impl Connection {
             tap.log(peer.relay(), transport.debug_peer_level);
         }
         let mut link = Link::new(socket, peer, tap);
-        match shake_hands(&mut link, &name, transport, myhostname) {
+        match shake_hands(&mut link, &name, transport, hello, discard) {
             Ok(offered) => Ok(Self {
                 link,
                 server,
@@ -84,6 +87,7 @@ impl Connection {
                 name,
                 offered,
                 uses: 0,
+                opened: Instant::now(),
                 rested_since: Instant::now(),
                 buffers: Buffers::default(),
             }),
@@ -93,6 +97,7 @@ impl Connection {
             }
         }
     }
+
     /// The other end.
     pub fn peer(&self) -> &Peer {
         self.link.peer()
@@ -128,6 +133,18 @@ impl Connection {
         self.offered.rcpt_max = Some(self.offered.rcpt_max.map_or(limit, |known| known.min(limit)));
     }
 
+    /// How long it may still rest before it is too old or too idle to be used again.
+    pub fn may_rest(&self, transport: &Transport) -> Duration {
+        let idle = transport.max_idle.saturating_sub(self.rested_since.elapsed());
+        let age = transport.habits.reuse_time_limit.map(|limit| limit.saturating_sub(self.opened.elapsed()));
+        age.map_or(idle, |age| idle.min(age))
+    }
+
+    /// Whether it has become older than a connection may.
+    pub fn is_too_old(&self, transport: &Transport) -> bool {
+        transport.habits.reuse_time_limit.is_some_and(|limit| self.opened.elapsed() >= limit)
+    }
+
     /// Whether the idle socket has anything to read: a 421, the end of file, whatever. Nothing is awaited, so all of
     /// that means that the connection is of no more use.
     pub fn is_stale(&self) -> bool {
@@ -151,7 +168,8 @@ impl Connection {
         loop {
             match transaction.next_step(room) {
                 Step::Write(flight) => {
-                    let waits_for_content = flight.content == Some(Encoding::Dots);
+                    let waits_for_content =
+                        matches!(flight.content, Some(Encoding::Dots | Encoding::SevenBitDots));
                     self.link
                         .expect_no_surplus(waits_for_content)
                         .map_err(|cause| self.broken(answered, cause, &progress))?;
@@ -166,6 +184,7 @@ impl Connection {
                         return Err(self.broken(stage, Cause::LostConnection, &progress));
                     }
                     let taken = reply.and_then(|reply| Ok(transaction.on_reply(&reply)?));
+                    transaction.take_warnings().iter().for_each(|text| observer.warning(text));
                     taken.map_err(|cause| self.broken(stage, cause, &progress))?;
                     answered = stage;
                     // What has arrived together is recorded together: fewer writes to disk.
@@ -193,7 +212,7 @@ impl Connection {
         progress: &mut Progress,
         observer: &mut dyn Observer,
     ) -> Result<(), SessionError> {
-        let deadline = Instant::now() + transport.timeouts.at(flight.stage).get();
+        let deadline = Instant::now() + transport.timeout_at(flight.stage).get();
         let Some(encoding) = flight.content else {
             return self
                 .link
@@ -219,14 +238,17 @@ impl Connection {
         transport: &Transport,
     ) -> Result<(), Cause> {
         let progress = transport.timeouts.data_xfer.get();
-        let deadline = Instant::now() + progress + slowest(content.size(), transport.min_data_rate);
+        // Each octet may become three, and every 73 of them a line.
+        let growth = if encoding == Encoding::SevenBitDots { 4 } else { 1 };
+        let size = content.size().saturating_mul(growth);
+        let deadline = Instant::now() + progress + slowest(size, transport.min_data_rate);
         let room = self.link.flight_size();
         self.link.tap().commands(&flight.commands);
         self.link.tap().content(content.size());
         let Buffers { mut read, mut out } = std::mem::take(&mut self.buffers);
         out.extend_from_slice(&flight.commands);
-        let mut dots = (encoding == Encoding::Dots).then(|| DotStuffing::new(transport.line_length_limit));
-        content.for_each_piece(&mut read, &mut |piece| {
+        let mut dots = (encoding != Encoding::Chunk).then(|| DotStuffing::new(transport.line_length_limit));
+        let mut take = |piece: &[u8]| {
             match &mut dots {
                 Some(dots) => dots.push(piece, &mut out),
                 None => out.extend_from_slice(piece),
@@ -236,7 +258,11 @@ impl Connection {
                 out.clear();
             }
             Ok(())
-        })?;
+        };
+        match encoding {
+            Encoding::SevenBitDots => content.for_each_seven_bit_piece(&mut read, &mut take)?,
+            Encoding::Chunk | Encoding::Dots => content.for_each_piece(&mut read, &mut take)?,
+        }
         if let Some(dots) = dots {
             dots.finish(&mut out);
         }
@@ -298,7 +324,8 @@ impl Connection {
     /// Whether another transaction may follow, as far as limits and stray bytes go.
     pub fn may_be_kept(&self, transport: &Transport) -> bool {
         let limit = self.offered.mail_max.unwrap_or(u32::MAX).min(transport.max_use);
-        transport.cache_connection && self.uses < limit && !self.link.has_surplus()
+        let is_young = !self.is_too_old(transport);
+        transport.cache_connection && self.uses < limit && is_young && !self.link.has_surplus()
     }
 
     /// Says QUIT and waits for the answer, unless work is waiting or nobody cares for it.
@@ -328,10 +355,15 @@ fn shake_hands(
     link: &mut Link,
     name: &str,
     transport: &Transport,
-    myhostname: &str,
+    hello: &str,
+    discard: &[String],
 ) -> Result<Capabilities, Reason> {
     let protocol = transport.protocol;
-    let mut handshake = Handshake::new(protocol, name, myhostname, &transport.discard_lhlo_keywords);
+    let refusals = Refusals {
+        greeting_bounces: transport.habits.refused_greeting_bounces,
+        hello_bounces: transport.habits.refused_hello_bounces,
+    };
+    let mut handshake = Handshake::new(protocol, name, hello, discard).with_refusals(refusals);
     loop {
         let stage = handshake.stage();
         let deadline = Instant::now() + transport.timeouts.at(stage).get();

@@ -10,6 +10,7 @@ mod connect;
 mod connection;
 mod content;
 mod link;
+mod lookup;
 mod peer;
 mod progress;
 mod stepwise;

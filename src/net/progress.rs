@@ -42,7 +42,7 @@ impl Progress {
         transport: &Transport,
     ) -> Instant {
         let each = match self.end_of_data_written {
-            None => transport.timeouts.at(stage).get(),
+            None => transport.timeout_at(stage).get(),
             Some(_) => transport.timeouts.data_done.get(),
         };
         if let Some(written) = self.end_of_data_written.filter(|_| transaction.awaits_end_of_data()) {
@@ -69,7 +69,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config::{Config, Sources, Timeout};
     use crate::mail::{Batch, BodyType, Envelope, Nexthop, Protocol, QueueId, Recipient};
-    use crate::smtp::{Capabilities, Manner, OverQuota, Step, parse_reply};
+    use crate::smtp::{Capabilities, EightBit, Manner, Message, OverQuota, Step, parse_reply};
 
     /// Everything that saves a round trip.
     pub const MANNER: Manner = Manner {
@@ -80,6 +80,9 @@ pub(super) mod tests {
         reset: false,
         hold_content: false,
         over_quota: OverQuota::Bounce,
+        eight_bit: EightBit::Refuse,
+        unquoted: false,
+        probe: None,
     };
 
     fn offered() -> Capabilities {
@@ -125,7 +128,8 @@ pub(super) mod tests {
     #[test]
     fn replies_to_the_end_of_data_have_the_time_of_those_who_were_accepted() {
         let (offered, batch, transport) = (offered(), batch(8), transport());
-        let mut transaction = Transaction::new(MANNER, "mx", &offered, &batch, batch.recipients(), 5);
+        let mut transaction =
+            Transaction::new(MANNER, "mx", &offered, &batch, batch.recipients(), Message::of(&batch, 5));
         let start = Instant::now();
         let mut progress = Progress { end_of_data_written: Some(start), ..Progress::default() };
         assert!(matches!(transaction.next_step(10_000), Step::Write(_)));
@@ -155,7 +159,14 @@ pub(super) mod tests {
         let start = Instant::now();
         for (limit, last) in [(300, 3600), (7200, 7200)] {
             transport.timeouts.rcpt = Timeout::new(seconds(limit)).unwrap();
-            let mut transaction = Transaction::new(MANNER, "mx", &offered, &batch, batch.recipients(), 5000);
+            let mut transaction = Transaction::new(
+                MANNER,
+                "mx",
+                &offered,
+                &batch,
+                batch.recipients(),
+                Message::of(&batch, 5000),
+            );
             assert!(matches!(transaction.next_step(10_000), Step::Write(_)));
             let mut progress = Progress::default();
             let mut at = |transaction: &mut Transaction<'_, '_>, after| {

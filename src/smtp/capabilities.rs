@@ -1,6 +1,7 @@
 //! What a server offers in its reply to LHLO or EHLO.
 
 use super::Reply;
+use super::xforward::Attributes;
 
 /// Service extensions that we use. Nothing is offered by default, as after HELO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Capabilities {
     pub rcpt_max: Option<usize>,
     /// RFC 9422: transactions on a connection.
     pub mail_max: Option<u32>,
+    /// XFORWARD: what the server wants to know of where a message came from.
+    pub xforward: Attributes,
 }
 
 impl Capabilities {
@@ -35,9 +38,10 @@ impl Capabilities {
             let mut words = line.split([' ', '=']).filter(|word| !word.is_empty());
             let keyword = words.next().unwrap_or("").to_ascii_uppercase();
             if !discard.iter().any(|word| word.eq_ignore_ascii_case(&keyword)) {
-                offered.add(&keyword, words.next());
-                if keyword == "LIMITS" {
-                    offered.add_limits(line);
+                match keyword.as_str() {
+                    "LIMITS" => offered.add_limits(line),
+                    "XFORWARD" => words.for_each(|name| offered.xforward.add(name)),
+                    _ => offered.add(&keyword, words.next()),
                 }
             }
         }
@@ -95,6 +99,17 @@ mod tests {
         );
         assert!(found.chunking && found.smtputf8 && found.eight_bit_mime && !found.pipelining);
         assert_eq!((found.size_limit(), found.mail_max, found.rcpt_max), (Some(100), Some(5), Some(20)));
+    }
+
+    #[test]
+    fn xforward_lists_what_may_be_said() {
+        let of = |text: &str, discard: &[&str]| offered(text, discard).xforward;
+        let listed = of("250-mx\r\n250-XFORWARD NAME ADDR\r\n250 xforward=helo\r\n", &[]);
+        let mut expected = Attributes::default();
+        ["NAME", "ADDR", "HELO"].iter().for_each(|name| expected.add(name));
+        assert_eq!(listed, expected);
+        assert_eq!(of("250-mx\r\n250 XFORWARD\r\n", &[]), Attributes::default());
+        assert_eq!(of("250-mx\r\n250 XFORWARD NAME\r\n", &["XFORWARD"]), Attributes::default());
     }
 
     #[test]

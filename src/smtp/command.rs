@@ -5,8 +5,10 @@
 //! - Always true: a command is one line. Addresses and parameters cannot hold CR, LF or NUL by their types, and
 //!   free text is encoded.
 
+use std::borrow::Cow;
+
 use super::Capabilities;
-use crate::mail::{BodyType, Protocol, Recipient, Return, Sender, xtext};
+use crate::mail::{Address, BodyType, Protocol, Recipient, Return, Sender, xtext};
 
 /// Writes LHLO or EHLO.
 pub fn hello(out: &mut Vec<u8>, protocol: Protocol, myhostname: &str) {
@@ -32,27 +34,30 @@ pub fn plain(out: &mut Vec<u8>, verb: &'static str) {
 pub struct Mail<'a> {
     /// Whom it comes from.
     pub sender: &'a Sender,
-    /// Octets as they will be sent.
-    pub size: u64,
-    /// Whether there are octets over 127.
-    pub body: BodyType,
+    /// Octets, if they are to be declared.
+    pub size: Option<u64>,
+    /// Whether there are octets over 127, if that is known.
+    pub body: Option<BodyType>,
     /// The submitter's name for it.
     pub envid: Option<&'a str>,
     /// What a bounce is to return.
     pub ret: Option<Return>,
     /// Whether SMTPUTF8 is needed.
     pub smtputf8: bool,
+    /// Whether the address stands there without quotes, whatever is in it.
+    pub unquoted: bool,
 }
 
 impl Mail<'_> {
     /// Writes MAIL FROM with the parameters that the server offers.
     pub fn write(&self, out: &mut Vec<u8>, offered: &Capabilities) {
-        let mut text = format!("MAIL FROM:<{}>", self.sender);
-        if offered.size.is_some() {
-            text.push_str(&format!(" SIZE={}", self.size));
+        let sender = self.sender.address().map(|address| written(address, self.unquoted));
+        let mut text = format!("MAIL FROM:<{}>", sender.unwrap_or_default());
+        if let Some(size) = self.size.filter(|_| offered.size.is_some()) {
+            text.push_str(&format!(" SIZE={size}"));
         }
-        if offered.eight_bit_mime {
-            text.push_str(&format!(" BODY={}", self.body));
+        if let Some(body) = self.body.filter(|_| offered.eight_bit_mime) {
+            text.push_str(&format!(" BODY={body}"));
         }
         if offered.dsn {
             if let Some(envid) = self.envid {
@@ -69,9 +74,14 @@ impl Mail<'_> {
     }
 }
 
+/// An address in a command. Without quotes it may be none that RFC 5321 knows: for servers that know no quotes.
+fn written(address: &Address, unquoted: bool) -> Cow<'_, str> {
+    if unquoted { address.unquoted().into() } else { address.to_string().into() }
+}
+
 /// Writes RCPT TO with the parameters that the server offers.
-pub fn rcpt(out: &mut Vec<u8>, recipient: &Recipient, offered: &Capabilities) {
-    let mut text = format!("RCPT TO:<{}>", recipient.address);
+pub fn rcpt(out: &mut Vec<u8>, recipient: &Recipient, offered: &Capabilities, unquoted: bool) {
+    let mut text = format!("RCPT TO:<{}>", written(&recipient.address, unquoted));
     if offered.dsn {
         if let Some(orcpt) = &recipient.orcpt {
             text.push_str(&format!(" ORCPT={}", orcpt.parameter()));
@@ -81,6 +91,11 @@ pub fn rcpt(out: &mut Vec<u8>, recipient: &Recipient, offered: &Capabilities) {
         }
     }
     line(out, format_args!("{text}"));
+}
+
+/// Writes XFORWARD; each of `arguments` has a blank before it.
+pub fn xforward(out: &mut Vec<u8>, arguments: &str) {
+    line(out, format_args!("XFORWARD{arguments}"));
 }
 
 /// Writes the only chunk of a message; `size` octets follow.
@@ -110,7 +125,7 @@ fn one_word(name: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    fn line_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
         write(&mut out);
         String::from_utf8(out).unwrap()
@@ -121,11 +136,12 @@ mod tests {
         let sender = "a@x".parse().unwrap();
         let mail = Mail {
             sender: &sender,
-            size: 310,
-            body: BodyType::EightBitMime,
+            size: Some(310),
+            body: Some(BodyType::EightBitMime),
             envid: Some("a+b c"),
             ret: Some(Return::Headers),
             smtputf8: true,
+            unquoted: false,
         };
         let mut recipient = Recipient::new(0, "\"b c\"@y".parse().unwrap());
         recipient.orcpt = Some("rfc822;orig+b@x.example".parse().unwrap());
@@ -138,21 +154,42 @@ mod tests {
             size: Some(0),
             ..nothing.clone()
         };
-        assert_eq!(written(|out| mail.write(out, &nothing)), "MAIL FROM:<a@x>\r\n");
+        assert_eq!(line_of(|out| mail.write(out, &nothing)), "MAIL FROM:<a@x>\r\n");
         assert_eq!(
-            written(|out| mail.write(out, &all)),
+            line_of(|out| mail.write(out, &all)),
             "MAIL FROM:<a@x> SIZE=310 BODY=8BITMIME ENVID=a+2Bb+20c RET=HDRS SMTPUTF8\r\n"
         );
-        assert_eq!(written(|out| rcpt(out, &recipient, &nothing)), "RCPT TO:<\"b c\"@y>\r\n");
+        assert_eq!(line_of(|out| rcpt(out, &recipient, &nothing, false)), "RCPT TO:<\"b c\"@y>\r\n");
         assert_eq!(
-            written(|out| rcpt(out, &recipient, &all)),
+            line_of(|out| rcpt(out, &recipient, &all, false)),
             "RCPT TO:<\"b c\"@y> ORCPT=rfc822;orig+2Bb@x.example NOTIFY=SUCCESS,DELAY\r\n"
         );
     }
 
     #[test]
+    fn what_is_not_known_is_not_said_and_quotes_are_left_out_where_asked() {
+        let sender = "\"a b\"@x".parse().unwrap();
+        let mail = Mail {
+            sender: &sender,
+            size: None,
+            body: None,
+            envid: None,
+            ret: None,
+            smtputf8: false,
+            unquoted: true,
+        };
+        let all = Capabilities { eight_bit_mime: true, size: Some(0), ..Capabilities::default() };
+        assert_eq!(line_of(|out| mail.write(out, &all)), "MAIL FROM:<a b@x>\r\n");
+        let null = Mail { sender: &crate::mail::Sender::NULL, ..mail };
+        assert_eq!(line_of(|out| null.write(out, &all)), "MAIL FROM:<>\r\n");
+        let recipient = Recipient::new(0, "\"b..c\"@y".parse().unwrap());
+        assert_eq!(line_of(|out| rcpt(out, &recipient, &all, true)), "RCPT TO:<b..c@y>\r\n");
+        assert_eq!(line_of(|out| rcpt(out, &recipient, &all, false)), "RCPT TO:<\"b..c\"@y>\r\n");
+    }
+
+    #[test]
     fn nothing_can_start_a_second_command() {
-        assert_eq!(written(|out| hello(out, Protocol::Lmtp, "a\r\nQUIT")), "LHLO a\r\n");
-        assert_eq!(written(|out| line(out, format_args!("A\r\nB\0"))), "A??B?\r\n");
+        assert_eq!(line_of(|out| hello(out, Protocol::Lmtp, "a\r\nQUIT")), "LHLO a\r\n");
+        assert_eq!(line_of(|out| line(out, format_args!("A\r\nB\0"))), "A??B?\r\n");
     }
 }

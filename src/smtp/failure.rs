@@ -110,6 +110,18 @@ pub enum OverQuota {
     Defer,
 }
 
+/// What becomes of 8-bit mail where 8BITMIME is not offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EightBit {
+    /// It is returned: 5.6.3.
+    #[default]
+    Refuse,
+    /// MIME parts that say they are 8bit or binary go out as quoted-printable; all else as it is.
+    Convert,
+    /// It goes out as it is.
+    Send,
+}
+
 impl FromStr for OverQuota {
     type Err = &'static str;
 
@@ -123,10 +135,11 @@ impl FromStr for OverQuota {
 }
 
 /// Why a server that answered the connection, or LHLO, with `reply` cannot be used. The destination is at fault,
-/// so this is transient whatever the reply's class.
-pub fn refused_to_talk(peer: &str, reply: &Reply) -> Reason {
+/// so this is transient whatever the reply's class, unless 5yz `bounces`.
+pub fn refused_to_talk(peer: &str, reply: &Reply, bounces: bool) -> Reason {
+    let is_final = bounces && reply.class() == Class::Permanent;
     Reason {
-        status: transient(reply.status()),
+        status: if is_final { reply.status() } else { transient(reply.status()) },
         text: format!("host {peer} refused to talk to me: {}", reply.one_line()),
         reply: Some(reply.text().to_owned()),
     }
@@ -212,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_server_that_does_not_want_us_never_bounces_mail() {
-        let reason = refused_to_talk("mx[192.0.2.1]", &reply("554 5.7.1 no service here"));
+        let reason = refused_to_talk("mx[192.0.2.1]", &reply("554 5.7.1 no service here"), false);
         assert_eq!(reason.status.to_string(), "4.7.1");
         assert_eq!(reason.text, "host mx[192.0.2.1] refused to talk to me: 554 5.7.1 no service here");
     }

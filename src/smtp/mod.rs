@@ -12,12 +12,14 @@ mod reply;
 mod session;
 mod stage;
 mod transaction;
+mod xforward;
 
 pub use body::DotStuffing;
 pub use capabilities::Capabilities;
 pub use command::plain;
-pub use failure::{Cause, OverQuota, SessionError, refused_to_talk};
+pub use failure::{Cause, EightBit, OverQuota, SessionError, refused_to_talk};
 pub use reply::{BadReply, Class, Reply, parse_reply};
-pub use session::{Handshake, Next};
+pub use session::{Handshake, Next, Refusals};
 pub use stage::Stage;
-pub use transaction::{Encoding, Flight, Manner, Settled, Step, Transaction};
+pub use transaction::{Encoding, Flight, Manner, Message, Probe, Settled, Smtputf8, Step, Transaction};
+pub use xforward::{Attributes, Origin};

@@ -18,6 +18,15 @@ pub enum Next {
     Refused(Reason),
 }
 
+/// Which 5yz replies before any mail return the mail. The other ones keep it, as the server may be at fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// The greeting.
+    pub greeting_bounces: bool,
+    /// LHLO, EHLO, or the HELO after it.
+    pub hello_bounces: bool,
+}
+
 /// The handshake: fed with replies, starting with the greeting, until it is `Ready` or `Refused`.
 #[derive(Debug)]
 pub struct Handshake<'a> {
@@ -25,6 +34,7 @@ pub struct Handshake<'a> {
     peer: &'a str,
     myhostname: &'a str,
     discard: &'a [String],
+    refusals: Refusals,
     awaited: Awaited,
 }
 
@@ -38,7 +48,13 @@ enum Awaited {
 impl<'a> Handshake<'a> {
     /// Waits for the greeting of `peer`; keywords in `discard` count as not offered.
     pub fn new(protocol: Protocol, peer: &'a str, myhostname: &'a str, discard: &'a [String]) -> Self {
-        Self { protocol, peer, myhostname, discard, awaited: Awaited::Greeting }
+        let (refusals, awaited) = (Refusals::default(), Awaited::Greeting);
+        Self { protocol, peer, myhostname, discard, refusals, awaited }
+    }
+
+    /// The same, with what refusals mean.
+    pub fn with_refusals(self, refusals: Refusals) -> Self {
+        Self { refusals, ..self }
     }
 
     /// The stage whose reply is awaited.
@@ -66,8 +82,13 @@ impl<'a> Handshake<'a> {
                 self.awaited = Awaited::Helo;
                 Next::Send(out)
             }
-            _ => Next::Refused(refused_to_talk(self.peer, reply)),
+            (Awaited::Greeting, _) => self.refused(reply, self.refusals.greeting_bounces),
+            (Awaited::Hello | Awaited::Helo, _) => self.refused(reply, self.refusals.hello_bounces),
         }
+    }
+
+    fn refused(&self, reply: &Reply, bounces: bool) -> Next {
+        Next::Refused(refused_to_talk(self.peer, reply, bounces))
     }
 }
 
@@ -78,7 +99,12 @@ mod tests {
 
     /// Plays replies; returns what was sent, and how it ended.
     fn play(protocol: Protocol, replies: &[&str]) -> (Vec<String>, Next) {
-        let mut handshake = Handshake::new(protocol, "mx[192.0.2.1]", "client.example", &[]);
+        play_with(Refusals::default(), protocol, replies)
+    }
+
+    fn play_with(refusals: Refusals, protocol: Protocol, replies: &[&str]) -> (Vec<String>, Next) {
+        let handshake = Handshake::new(protocol, "mx[192.0.2.1]", "client.example", &[]);
+        let mut handshake = handshake.with_refusals(refusals);
         let (mut sent, mut last) = (Vec::new(), Next::Send(Vec::new()));
         for text in replies {
             last = handshake.on_reply(&parse_reply(format!("{text}\r\n").as_bytes()).unwrap().unwrap().0);
@@ -111,6 +137,31 @@ mod tests {
         for text in ["421 4.3.2 busy", "554 5.7.1 go away", "354 odd"] {
             let Next::Refused(reason) = play(Protocol::Lmtp, &[text]).1 else { panic!("{text}") };
             assert_eq!(reason.status.class(), 4, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_for_good_returns_mail_only_where_that_is_asked_for() {
+        let none = Refusals::default();
+        let greeting = Refusals { greeting_bounces: true, ..none };
+        let hello = Refusals { hello_bounces: true, ..none };
+        let (lmtp, smtp) = (Protocol::Lmtp, Protocol::Smtp);
+        for (refusals, protocol, replies, status) in [
+            (none, lmtp, &["554 5.7.1 go away"][..], "4.7.1"),
+            (greeting, lmtp, &["554 5.7.1 go away"], "5.7.1"),
+            (hello, lmtp, &["554 5.7.1 go away"], "4.7.1"),
+            (greeting, lmtp, &["421 4.3.2 busy"], "4.3.2"),
+            (greeting, lmtp, &["354 odd"], "4.5.0"),
+            (none, lmtp, &["220 mx", "502 5.5.1 what"], "4.5.1"),
+            (greeting, lmtp, &["220 mx", "502 5.5.1 what"], "4.5.1"),
+            (hello, lmtp, &["220 mx", "502 5.5.1 what"], "5.5.1"),
+            (hello, lmtp, &["220 mx", "451 4.3.0 later"], "4.3.0"),
+            (hello, smtp, &["220 mx", "502 5.5.1 what", "550 go away"], "5.0.0"),
+        ] {
+            let Next::Refused(reason) = play_with(refusals, protocol, replies).1 else {
+                panic!("{replies:?}")
+            };
+            assert_eq!(reason.status.to_string(), status, "{refusals:?} {replies:?}");
         }
     }
 }

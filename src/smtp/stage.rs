@@ -17,6 +17,10 @@ pub enum Stage {
     Auth,
     /// RSET, before a connection is used again.
     Rset,
+    /// XFORWARD with the client's name and address.
+    XforwardName,
+    /// XFORWARD with the protocol and what came with it.
+    XforwardProtocol,
     /// MAIL FROM.
     Mail,
     /// RCPT TO.
@@ -33,13 +37,15 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of a conversation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Connect,
         Self::Greeting,
         Self::StartTls,
         Self::Lhlo,
         Self::Auth,
         Self::Rset,
+        Self::XforwardName,
+        Self::XforwardProtocol,
         Self::Mail,
         Self::Rcpt,
         Self::DataInit,
@@ -58,6 +64,8 @@ impl Stage {
             (Self::Lhlo, Protocol::Smtp) => "performing the EHLO handshake",
             (Self::Auth, _) => "performing SASL authentication",
             (Self::Rset, _) => "sending RSET probe",
+            (Self::XforwardName, _) => "sending XFORWARD name/address",
+            (Self::XforwardProtocol, _) => "sending XFORWARD protocol/helo_name",
             (Self::Mail, _) => "sending MAIL FROM",
             (Self::Rcpt, _) => "sending RCPT TO",
             (Self::DataInit, _) => "sending DATA command",
@@ -75,6 +83,8 @@ impl Stage {
             Self::Lhlo => "LHLO command",
             Self::Auth => "AUTH command",
             Self::Rset => "RSET command",
+            Self::XforwardName => "XFORWARD name/address command",
+            Self::XforwardProtocol => "XFORWARD helo/protocol command",
             Self::Mail => "MAIL FROM command",
             Self::Rcpt => "RCPT TO command",
             Self::DataInit => "DATA command",

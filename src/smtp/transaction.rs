@@ -4,15 +4,16 @@
 //! - Leaves to others: reading, writing and deadlines (`net`); what a refusal means (`failure`).
 //! - Always true: a reply settles its recipient by position, the moment it arrives, and once. Every reply that is
 //!   due is read, whatever an earlier one said; only a 421, silence or a broken reply ends that. Nobody is delivered
-//!   to before all of the content has left.
+//!   to before all of the content has left; a probe delivers to nobody.
 
 use std::collections::VecDeque;
 
 use super::capabilities::Capabilities;
 use super::command::{self, Mail};
-use super::failure::{self, OverQuota, SessionError};
+use super::failure::{self, EightBit, OverQuota, SessionError};
 use super::reply::{BadReply, Class, Reply};
 use super::stage::Stage;
+use super::xforward::{Origin, Part};
 use crate::mail::{Address, Batch, BodyType, EnhancedStatus, Outcome, Protocol, Reason, Recipient};
 
 /// How a transaction is to be spoken.
@@ -32,6 +33,59 @@ pub struct Manner {
     pub hold_content: bool,
     /// What 552 5.2.2 means.
     pub over_quota: OverQuota,
+    /// What to do with 8-bit mail where 8BITMIME is not offered.
+    pub eight_bit: EightBit,
+    /// Addresses have no quotes in commands.
+    pub unquoted: bool,
+    /// Deliver nothing, and ask only who would be taken.
+    pub probe: Option<Probe>,
+}
+
+/// How far a probe goes. Its "delivered" means "would be".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The reply to RCPT is the outcome.
+    UntilRcpt,
+    /// Whoever is accepted by RCPT and DATA would get it.
+    UntilData,
+}
+
+/// What a transaction has to know of its message beside the envelope.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Octets, exactly, of the content as it goes behind BDAT.
+    pub size: u64,
+    /// Octets as they are declared.
+    pub declared_size: u64,
+    /// Whether there are octets over 127; `None` where nobody knows.
+    pub body: Option<BodyType>,
+    /// Whether SMTPUTF8 is needed.
+    pub smtputf8: Smtputf8,
+    /// Where it came from, if the server is to be told.
+    pub origin: Option<Origin<'a>>,
+}
+
+impl Message<'_> {
+    /// A message of `batch` with `size` octets of content, of which the envelope tells the rest.
+    pub fn of(batch: &Batch, size: u64) -> Self {
+        let body = Some(batch.envelope().body);
+        Self { size, declared_size: size, body, smtputf8: Smtputf8::ByAddress, origin: None }
+    }
+}
+
+/// Who decides whether SMTPUTF8 is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Smtputf8 {
+    /// The envelope and the addresses: one that is not ASCII needs it.
+    #[default]
+    ByAddress,
+    /// Somebody who knows better.
+    Told {
+        /// MAIL says it where it is offered.
+        wanted: bool,
+        /// Without it nothing is sent.
+        required: bool,
+    },
 }
 
 /// How content goes over the wire.
@@ -41,6 +95,8 @@ pub enum Encoding {
     Chunk,
     /// After DATA: dot-stuffed, with the final dot.
     Dots,
+    /// The same in the content's seven-bit form.
+    SevenBitDots,
 }
 
 /// What is to be done next.
@@ -83,8 +139,11 @@ pub struct Settled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Rset,
+    Xforward(Part),
     Mail,
     Rcpt(usize),
+    /// RSET at the end of a probe.
+    FinalRset,
     DataInit,
     /// The end of data, as long as the answers to RCPT are not all known.
     EndOfData,
@@ -99,7 +158,8 @@ enum Due {
 impl Due {
     fn stage(self) -> Stage {
         match self {
-            Self::Rset => Stage::Rset,
+            Self::Rset | Self::FinalRset => Stage::Rset,
+            Self::Xforward(part) => part.stage(),
             Self::Mail => Stage::Mail,
             Self::Rcpt(_) => Stage::Rcpt,
             Self::DataInit => Stage::DataInit,
@@ -112,8 +172,10 @@ impl Due {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Rset,
+    Xforward(Part),
     Mail,
     Rcpt(usize),
+    FinalRset,
     Data,
     Content,
     Nothing,
@@ -145,6 +207,9 @@ pub struct Transaction<'s, 'a> {
     peer: &'s str,
     offered: &'s Capabilities,
     mail: Mail<'a>,
+    message: Message<'a>,
+    /// The content goes out in its seven-bit form.
+    converts: bool,
     slots: Vec<Slot<'a>>,
     turn: Turn,
     due: VecDeque<Due>,
@@ -157,33 +222,43 @@ pub struct Transaction<'s, 'a> {
     replies_read: usize,
     reusable: bool,
     close_abruptly: bool,
+    warnings: Vec<String>,
 }
 
 impl<'s, 'a> Transaction<'s, 'a> {
-    /// Prepares the transaction of `recipients`, who are of `batch`, with `size` octets of content. Recipients
-    /// whom the server cannot serve by what it offers are settled at once.
+    /// Prepares the transaction of `recipients`, who are of `batch`, with the content of `message`. Recipients whom the
+    /// server cannot serve by what it offers are settled at once.
     pub fn new(
         manner: Manner,
         peer: &'s str,
         offered: &'s Capabilities,
         batch: &'a Batch,
         recipients: impl IntoIterator<Item = &'a Recipient>,
-        size: u64,
+        message: Message<'a>,
     ) -> Self {
+        let is_seven_bit = message.body == Some(BodyType::SevenBit);
+        let converts = manner.eight_bit == EightBit::Convert && !offered.eight_bit_mime && !is_seven_bit;
         let manner = Manner {
             pipelining: manner.pipelining && offered.pipelining,
-            chunking: manner.chunking && offered.chunking,
+            // BDAT must tell a size in advance, and how long the seven-bit form is shows only at its end.
+            chunking: manner.chunking && offered.chunking && !converts && manner.probe.is_none(),
             ..manner
         };
         let slots = recipients.into_iter().map(|recipient| Slot { recipient, fate: Fate::Open }).collect();
         let envelope = batch.envelope();
         let mail = Mail {
             sender: batch.sender(),
-            size,
-            body: envelope.body,
+            size: Some(message.declared_size).filter(|_| !converts),
+            body: message.body,
             envid: envelope.envid.as_deref(),
             ret: envelope.ret,
-            smtputf8: envelope.smtputf8 || batch.sender().address().is_some_and(Address::needs_smtputf8),
+            smtputf8: match message.smtputf8 {
+                Smtputf8::ByAddress => {
+                    envelope.smtputf8 || batch.sender().address().is_some_and(Address::needs_smtputf8)
+                }
+                Smtputf8::Told { wanted, .. } => wanted,
+            },
+            unquoted: manner.unquoted,
         };
         let turn = if manner.reset { Turn::Rset } else { Turn::Mail };
         let mut transaction = Self {
@@ -191,6 +266,8 @@ impl<'s, 'a> Transaction<'s, 'a> {
             peer,
             offered,
             mail,
+            message,
+            converts,
             slots,
             turn,
             due: VecDeque::new(),
@@ -201,7 +278,11 @@ impl<'s, 'a> Transaction<'s, 'a> {
             replies_read: 0,
             reusable: true,
             close_abruptly: false,
+            warnings: Vec::new(),
         };
+        if transaction.turn == Turn::Mail {
+            transaction.turn = transaction.after_reset();
+        }
         transaction.refuse_what_is_not_offered();
         transaction
     }
@@ -209,18 +290,26 @@ impl<'s, 'a> Transaction<'s, 'a> {
     /// RFC 1870 section 6.3, RFC 6152 section 3, RFC 6531 section 3.2: what the server does not take is not sent.
     fn refuse_what_is_not_offered(&mut self) {
         let peer = self.peer;
-        let everybody = if let Some(limit) = self.offered.size_limit().filter(|&limit| self.mail.size > limit)
-        {
-            let size = self.mail.size;
+        let size = self.message.declared_size;
+        let refuses_eight_bit = self.manner.eight_bit == EightBit::Refuse;
+        let everybody = if let Some(limit) = self.offered.size_limit().filter(|&limit| size > limit) {
             Some(((5, 3, 4), format!("message size {size} exceeds size limit {limit} of server {peer}")))
-        } else if self.mail.body == BodyType::EightBitMime && !self.offered.eight_bit_mime {
+        } else if refuses_eight_bit
+            && self.message.body == Some(BodyType::EightBitMime)
+            && !self.offered.eight_bit_mime
+        {
             Some(((5, 6, 3), format!("8BITMIME is required, but was not offered by host {peer}")))
         } else {
             None
         };
         for at in 0..self.slots.len() {
-            let address_needs_utf8 = self.slots[at].recipient.address.needs_smtputf8();
-            let no_utf8 = (self.mail.smtputf8 || address_needs_utf8) && !self.offered.smtputf8;
+            let needs_utf8 = match self.message.smtputf8 {
+                Smtputf8::ByAddress => {
+                    self.mail.smtputf8 || self.slots[at].recipient.address.needs_smtputf8()
+                }
+                Smtputf8::Told { required, .. } => required,
+            };
+            let no_utf8 = needs_utf8 && !self.offered.smtputf8;
             let utf8 = || ((5, 6, 7), format!("SMTPUTF8 is required, but was not offered by host {peer}"));
             if let Some(((class, subject, detail), text)) = everybody.clone().or_else(|| no_utf8.then(utf8)) {
                 let status = EnhancedStatus::new(class, subject, detail);
@@ -232,7 +321,21 @@ impl<'s, 'a> Transaction<'s, 'a> {
         if remaining().next().is_none() {
             self.turn = Turn::Nothing;
         }
-        self.mail.smtputf8 |= utf8;
+        self.mail.smtputf8 |= utf8 && self.message.smtputf8 == Smtputf8::ByAddress;
+    }
+
+    /// The turn before MAIL: XFORWARD, where there is something to say.
+    fn after_reset(&self) -> Turn {
+        self.xforward_from(&[Part::Client, Part::Session])
+    }
+
+    fn xforward_from(&self, parts: &[Part]) -> Turn {
+        let has_words = |part: &&Part| !self.xforward_arguments(**part).is_empty();
+        parts.iter().find(has_words).map_or(Turn::Mail, |part| Turn::Xforward(*part))
+    }
+
+    fn xforward_arguments(&self, part: Part) -> String {
+        self.message.origin.map_or_else(String::new, |origin| part.arguments(&origin, self.offered.xforward))
     }
 
     /// What to do next. A flight has at most `room` octets, content included, unless one command or the content
@@ -279,7 +382,12 @@ impl<'s, 'a> Transaction<'s, 'a> {
         match self.turn {
             Turn::Rset => {
                 command::plain(out, "RSET");
-                self.await_reply(Due::Rset, Turn::Mail);
+                self.await_reply(Due::Rset, self.after_reset());
+            }
+            Turn::Xforward(part) => {
+                command::xforward(out, &self.xforward_arguments(part));
+                let rest: &[Part] = if part == Part::Client { &[Part::Session] } else { &[] };
+                self.await_reply(Due::Xforward(part), self.xforward_from(rest));
             }
             Turn::Mail => {
                 self.mail.write(out, self.offered);
@@ -290,12 +398,17 @@ impl<'s, 'a> Transaction<'s, 'a> {
                     self.turn = Turn::Nothing;
                     return false;
                 }
-                command::rcpt(out, self.slots[at].recipient, self.offered);
+                command::rcpt(out, self.slots[at].recipient, self.offered, self.manner.unquoted);
                 self.await_reply(Due::Rcpt(at), self.rcpt_from(at + 1));
+            }
+            Turn::FinalRset => {
+                command::plain(out, "RSET");
+                self.await_reply(Due::FinalRset, Turn::Nothing);
             }
             Turn::Data => return self.add_data(flight, room),
             Turn::Content => {
-                flight.content = Some(Encoding::Dots);
+                let encoding = if self.converts { Encoding::SevenBitDots } else { Encoding::Dots };
+                flight.content = Some(encoding);
                 self.await_reply(Due::EndOfData, Turn::Nothing);
             }
             Turn::Nothing => return false,
@@ -315,9 +428,10 @@ impl<'s, 'a> Transaction<'s, 'a> {
         }
         let is_first = flight.commands.is_empty();
         let before = flight.commands.len();
-        command::bdat_last(&mut flight.commands, self.mail.size);
-        let fits = self.mail.size <= self.manner.eager_content_limit
-            && flight.commands.len() as u64 + self.mail.size <= room as u64;
+        let size = self.message.size;
+        command::bdat_last(&mut flight.commands, size);
+        let fits = size <= self.manner.eager_content_limit
+            && (flight.commands.len() as u64).saturating_add(size) <= room as u64;
         if !is_first && (!fits || self.manner.hold_content) {
             flight.commands.truncate(before);
             return false;
@@ -335,8 +449,10 @@ impl<'s, 'a> Transaction<'s, 'a> {
     fn take_back_command(&mut self) {
         self.turn = match self.due.pop_back() {
             Some(Due::Rset) => Turn::Rset,
+            Some(Due::Xforward(part)) => Turn::Xforward(part),
             Some(Due::Mail) => Turn::Mail,
             Some(Due::Rcpt(at)) => Turn::Rcpt(at),
+            Some(Due::FinalRset) => Turn::FinalRset,
             Some(Due::DataInit) => Turn::Data,
             _ => self.turn,
         };
@@ -345,7 +461,8 @@ impl<'s, 'a> Transaction<'s, 'a> {
     /// The turn of the first recipient from `at` on who is still to be asked for.
     fn rcpt_from(&self, at: usize) -> Turn {
         let open = self.slots.iter().skip(at).position(|slot| slot.fate == Fate::Open);
-        open.map_or(Turn::Data, |skipped| Turn::Rcpt(at + skipped))
+        let last = if self.manner.probe == Some(Probe::UntilRcpt) { Turn::FinalRset } else { Turn::Data };
+        open.map_or(last, |skipped| Turn::Rcpt(at + skipped))
     }
 
     /// A flight with content was written to its last octet: from now on the server may hold the message.
@@ -363,7 +480,8 @@ impl<'s, 'a> Transaction<'s, 'a> {
             return Ok(());
         }
         match due {
-            Due::Rset => self.reusable &= reply.is_success(),
+            Due::Rset | Due::FinalRset => self.reusable &= reply.is_success(),
+            Due::Xforward(part) => self.on_xforward(part, reply),
             Due::Mail => self.on_mail(reply)?,
             Due::Rcpt(at) => self.on_rcpt(at, reply)?,
             Due::DataInit => self.on_data_init(reply)?,
@@ -376,6 +494,14 @@ impl<'s, 'a> Transaction<'s, 'a> {
             }
         }
         Ok(())
+    }
+
+    /// Nothing but the server's own log is the poorer for a refusal.
+    fn on_xforward(&mut self, part: Part, reply: &Reply) {
+        if !reply.is_success() {
+            let (peer, text, command) = (self.peer, reply.one_line(), part.stage().command());
+            self.warnings.push(format!("host {peer} said: {text} (in reply to {command})"));
+        }
     }
 
     fn on_mail(&mut self, reply: &Reply) -> Result<(), BadReply> {
@@ -399,9 +525,15 @@ impl<'s, 'a> Transaction<'s, 'a> {
             Class::Success => {
                 // Who comes later fits: so the one before was not one too many.
                 self.too_many_from = None;
-                self.slots[at].fate = Fate::Accepted;
+                match self.manner.probe {
+                    Some(Probe::UntilRcpt) => self.settle(at, failure::accepted(reply), false),
+                    _ => self.slots[at].fate = Fate::Accepted,
+                }
             }
             Class::Continue => return self.wrong_class(Due::Rcpt(at), reply),
+            _ if failure::is_too_many_recipients(reply) && self.manner.probe.is_some() => {
+                self.settle(at, failure::not_about_mail(self.peer, Stage::Rcpt, reply), false);
+            }
             _ if failure::is_too_many_recipients(reply) => {
                 self.too_many_from.get_or_insert(at);
                 self.slots[at].fate = Fate::TooMany(reply.clone());
@@ -430,6 +562,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
 
     fn on_data_init(&mut self, reply: &Reply) -> Result<(), BadReply> {
         match (reply.class(), reply.code()) {
+            (Class::Continue, 354) if self.manner.probe.is_some() => self.end_probe(reply),
             (Class::Continue, 354) if self.somebody_is_accepted() => return Ok(()),
             // The server waits for content that nobody is to get. A dot would make it deliver an empty message.
             (Class::Continue, 354) => self.close_abruptly = true,
@@ -438,6 +571,19 @@ impl<'s, 'a> Transaction<'s, 'a> {
         }
         self.turn = Turn::Nothing;
         Ok(())
+    }
+
+    /// The server waits for content that there is not. The reply says nothing of a recipient, so neither does the status.
+    fn end_probe(&mut self, reply: &Reply) {
+        for at in self.accepted() {
+            let reason = Reason {
+                status: EnhancedStatus::new(2, 0, 0),
+                text: reply.one_line(),
+                reply: Some(reply.text().to_owned()),
+            };
+            self.settle(at, Outcome::Delivered(reason), false);
+        }
+        self.close_abruptly = true;
     }
 
     fn on_final(&mut self, at: usize, reply: &Reply) -> Result<(), BadReply> {
@@ -544,6 +690,11 @@ impl<'s, 'a> Transaction<'s, 'a> {
     /// Outcomes since the last call, in the order in which they became known.
     pub fn take_settled(&mut self) -> Vec<Settled> {
         std::mem::take(&mut self.settled)
+    }
+
+    /// What went wrong without any mail being the worse for it, since the last call.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Positions of those who may get the message if the end of data leaves now, in ascending order of asking.

@@ -8,7 +8,7 @@ use socket2::{Domain, Type};
 use super::*;
 use crate::net::FileContent;
 use crate::net::progress::tests::{MANNER, batch, transport};
-use crate::smtp::{Manner, Settled};
+use crate::smtp::{Manner, Message, Settled};
 
 /// A connection in use, over a pair of sockets; the other end.
 fn used(transport: &Transport) -> (Connection, Socket) {
@@ -22,7 +22,7 @@ fn used(transport: &Transport) -> (Connection, Socket) {
     });
     let peer = Peer::Unix { host: "here".into(), path: "/run/lmtp".into() };
     let mut connection =
-        Connection::start(ours, peer, 0, transport, "client.example", Tap::default()).unwrap();
+        Connection::start(ours, peer, 0, transport, "client.example", &[], Tap::default()).unwrap();
     connection.uses = 1;
     (connection, greets.join().unwrap())
 }
@@ -64,7 +64,8 @@ fn a_421_behind_a_failed_write_settles_nobody_who_can_be_tried_again() {
         drop(theirs);
         let offered = connection.offered().clone();
         let manner = Manner { reset: true, ..MANNER };
-        let mut transaction = Transaction::new(manner, "mx", &offered, &batch, batch.recipients(), 0);
+        let mut transaction =
+            Transaction::new(manner, "mx", &offered, &batch, batch.recipients(), Message::of(&batch, 0));
         let mut outcomes = Outcomes::default();
         let result = connection.transact(&mut transaction, &content, &transport, retry, &mut outcomes);
         let error = result.unwrap_err();

@@ -16,6 +16,9 @@ fn manner(protocol: Protocol) -> Manner {
         reset: false,
         hold_content: false,
         over_quota: OverQuota::Bounce,
+        eight_bit: EightBit::Refuse,
+        unquoted: false,
+        probe: None,
     }
 }
 
@@ -66,7 +69,8 @@ fn play_in(
     room: usize,
 ) -> Played {
     let batch = batch(recipients);
-    let mut transaction = Transaction::new(manner, PEER, offered, &batch, batch.recipients(), 5);
+    let mut transaction =
+        Transaction::new(manner, PEER, offered, &batch, batch.recipients(), Message::of(&batch, 5));
     let (mut wire, mut replies, mut flights) = (Vec::new(), replies.iter(), 0);
     loop {
         match transaction.next_step(room) {
@@ -227,8 +231,14 @@ fn before_the_content_has_left_it_can_be_refused_and_not_accepted() {
             (["554 5.7.1 no", "250 2.0.0 stored"], outcomes),
             (["250 2.0.0 stored", "554 5.7.1 no"], &["0 deferred 4.4.2", "1 deferred 4.4.2"]),
         ] {
-            let mut transaction =
-                Transaction::new(manner(protocol), PEER, &offered, &batch, batch.recipients(), 5);
+            let mut transaction = Transaction::new(
+                manner(protocol),
+                PEER,
+                &offered,
+                &batch,
+                batch.recipients(),
+                Message::of(&batch, 5),
+            );
             assert!(matches!(transaction.next_step(10_000), Step::Write(flight) if flight.content.is_some()));
             // Writing failed, and this is what the server had said.
             for text in ["250 ok", "250 ok", "250 ok"].iter().chain(&finals) {
@@ -381,7 +391,7 @@ proptest! {
         let protocol = if lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         let manner = Manner { reset, ..manner(protocol) };
         let (offered, batch) = (offered(pipelining, chunking), batch(&["a@x", "b@x", "c@x", "d@x"][..count]));
-        let mut transaction = Transaction::new(manner, PEER, &offered, &batch, batch.recipients(), 5);
+        let mut transaction = Transaction::new(manner, PEER, &offered, &batch, batch.recipients(), Message::of(&batch, 5));
         let mut codes = codes.into_iter();
         let mut steps = 0;
         loop {

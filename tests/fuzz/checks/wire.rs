@@ -8,7 +8,7 @@ use lastmile::mail::{
     Sender,
 };
 use lastmile::sink::split_path;
-use lastmile::smtp::{Capabilities, Manner, OverQuota, Step, Transaction};
+use lastmile::smtp::{Capabilities, EightBit, Manner, Message, OverQuota, Step, Transaction};
 
 /// Octets of one flight: enough for all that a check sends.
 const ROOM: usize = 1 << 20;
@@ -70,8 +70,12 @@ fn first_flight(sender: &Sender, recipients: &[Recipient], envid: Option<&str>) 
         reset: false,
         hold_content: false,
         over_quota: OverQuota::Bounce,
+        eight_bit: EightBit::Refuse,
+        unquoted: false,
+        probe: None,
     };
-    let mut transaction = Transaction::new(manner, "mx", &offered, &batch, batch.recipients(), 9);
+    let mut transaction =
+        Transaction::new(manner, "mx", &offered, &batch, batch.recipients(), Message::of(&batch, 9));
     let Step::Write(flight) = transaction.next_step(ROOM) else { panic!("nothing is sent") };
     String::from_utf8(flight.commands).expect("commands are text")
 }

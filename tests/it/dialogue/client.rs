@@ -68,7 +68,7 @@ fn set_timeout(timeouts: &mut Timeouts, stage: Stage, limit: Duration) {
         Stage::Greeting | Stage::Lhlo | Stage::Auth => &mut timeouts.lhlo,
         Stage::StartTls => &mut timeouts.starttls,
         Stage::Rset => &mut timeouts.rset,
-        Stage::Mail => &mut timeouts.mail,
+        Stage::XforwardName | Stage::XforwardProtocol | Stage::Mail => &mut timeouts.mail,
         Stage::Rcpt => &mut timeouts.rcpt,
         Stage::DataInit => &mut timeouts.data_init,
         Stage::DataXfer => &mut timeouts.data_xfer,

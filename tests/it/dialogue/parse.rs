@@ -265,6 +265,8 @@ fn parse_stage(name: &str) -> Result<Stage, String> {
         "lhlo",
         "auth",
         "rset",
+        "xforward_name",
+        "xforward_protocol",
         "mail",
         "rcpt",
         "data_init",
