@@ -16,7 +16,7 @@ use super::known::{hint_for_top_key, hint_for_transport_key};
 use super::layers::{Layered, Sources};
 use super::parse::{self, is_host_name};
 use super::routes::Nexthops;
-use super::services::tcp_port;
+use super::services::{SERVICES, tcp_port};
 use super::timeouts::Timeouts;
 use super::transport::{self, BUILT_IN, Transport};
 use crate::mail::{Protocol, TransportName};
@@ -25,8 +25,6 @@ use crate::mail::{Protocol, TransportName};
 const NAMELESS: &str = "localhost";
 /// The source of values that nobody gave.
 const DEFAULT: &str = "default";
-/// Where this machine lists the ports of services.
-const SERVICES: &str = "/etc/services";
 
 /// The values of a section, by key.
 type Section = BTreeMap<String, Given>;

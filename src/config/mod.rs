@@ -38,6 +38,7 @@ pub use keys::{Setting, quoted};
 pub use layers::{DEFAULT_FILE, Sources};
 pub use parse::{read_size, read_time};
 pub use routes::Routes;
+pub use services::service_port;
 pub use timeouts::{Timeout, Timeouts};
 pub use transport::Transport;
 
@@ -122,9 +123,10 @@ impl Config {
         self.transports.get(name)
     }
 
-    /// The same configuration with `transport` in the place of the one of that name.
+    /// The same configuration with `transport` in the place of the one of that name; next hops go by its port.
     #[must_use]
     pub fn with_transport(mut self, transport: Transport) -> Self {
+        self.ports.0.insert(transport.name.clone(), transport.tcp_port);
         self.transports.insert(transport.name.clone(), Arc::new(transport));
         self
     }

@@ -6,6 +6,14 @@
 
 use std::num::NonZeroU16;
 
+/// Where this machine lists the ports of services.
+pub(super) const SERVICES: &str = "/etc/services";
+
+/// The TCP port that this machine gives to a service.
+pub fn service_port(name: &str) -> Option<NonZeroU16> {
+    tcp_port(&std::fs::read_to_string(SERVICES).unwrap_or_default(), name)
+}
+
 /// The TCP port of a service, by its name or one of its aliases. Only lines that hold the name somewhere are read: every
 /// command reads the configuration, and this file is longer than anything else in it.
 pub(super) fn tcp_port(services: &str, name: &str) -> Option<NonZeroU16> {

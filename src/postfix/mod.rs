@@ -11,6 +11,7 @@ pub mod attribute;
 mod descriptors;
 pub mod environment;
 pub mod options;
+pub mod parameters;
 pub mod request;
 pub mod service;
 mod status;

@@ -1,0 +1,16 @@
+//! Parameters: what main.cf and master.cf say, under Postfix's names.
+//!
+//! - Owns: which parameters are obeyed, accepted or refused; their values as [`Settings`].
+//! - Leaves to others: `$` expansion and defaults (postconf(1), which is asked once), tables ([`super::maps`]).
+//! - Always true: everything wrong is told at once; nothing that changes what becomes of mail is passed over in silence.
+
+mod main_cf;
+mod postconf;
+mod settings;
+pub mod table;
+mod transport;
+mod values;
+
+pub use postconf::Source;
+pub use settings::{AddressFormat, ConnectionCache, Notices, Services, Settings, TableNames, Version};
+pub use values::{Problems, Values};

@@ -1,0 +1,363 @@
+//! Settings: everything that a service under master(8) goes by, from main.cf.
+//!
+//! - Owns: which parameters there are for the service itself, and their values as the rest of the program wants them.
+//! - Leaves to others: the parameters of a transport (`transport`), tables (`maps`), what becomes of parameters that have
+//!   no effect here or cannot be obeyed (`table`).
+//! - Always true: settings that exist are complete; nobody checks a value again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::postconf::{self, Source};
+use super::table::{self, Scope};
+use super::transport;
+use super::values::{Problems, Reader, TIME_MAX, Values};
+use crate::config::{Config, Flags, NotifyClasses};
+use crate::mail::{Nexthop, Protocol, TransportName};
+
+/// Threads at most.
+const WORKERS_MAX: u64 = 4096;
+
+/// What a service goes by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The release of Postfix.
+    pub mail_version: Version,
+    /// The queue.
+    pub queue_directory: PathBuf,
+    /// Who a service becomes (`-u`).
+    pub mail_owner: String,
+    /// In front of the program's name in the log.
+    pub syslog_name: String,
+    /// The facility of syslog, by its name: `mail`.
+    pub syslog_facility: String,
+    /// Whether lines go to postlogd(8) instead of syslog (`maillog_file`).
+    pub logs_to_postlogd: bool,
+    /// The sockets of other services, relative to the queue directory.
+    pub services: Services,
+    /// The name of this host.
+    pub myhostname: String,
+    /// The domain of addresses that have none.
+    pub myorigin: String,
+    /// The name of the mail system, for notices.
+    pub mail_name: String,
+    /// How long a service waits for requests before it ends; `None`: for ever.
+    pub max_idle: Option<Duration>,
+    /// How long another service may take to read or write.
+    pub ipc_timeout: Duration,
+    /// How long a service may be stuck.
+    pub daemon_timeout: Duration,
+    /// Queues with hashed directories, in lower case.
+    pub hash_queue_names: Vec<String>,
+    /// How many levels these have.
+    pub hash_queue_depth: usize,
+    /// Whether mail stays in the queue that would be returned.
+    pub soft_bounce: bool,
+    /// Whether verify(8) hears of recipients that cannot be delivered to.
+    pub address_verify_negative_cache: bool,
+    /// Whose transcripts the postmaster gets.
+    pub notices: Notices,
+    /// How addresses are written in the log.
+    pub info_log_address_format: AddressFormat,
+    /// Decimals of delays in the log, at most.
+    pub delay_logging_resolution_limit: u32,
+    /// Where mail goes that no server of a TCP destination takes: destinations as in a next hop.
+    pub fallback_relay: Vec<String>,
+    /// Which connections are kept.
+    pub connection_cache: ConnectionCache,
+    /// Tables that are to be opened ([`super::super::maps`]).
+    pub tables: TableNames,
+    /// Octets of one record of a queue file, at most (`line_length_limit`).
+    pub record_size: usize,
+    /// The name of the one transport that is used: `lmtp` or `smtp`.
+    pub transport: TransportName,
+    /// The same for the engine: workers, host name, and the transport.
+    pub config: Config,
+    /// Sentences for the log: what has less effect than one might think.
+    pub warnings: Vec<String>,
+}
+
+/// A release of Postfix, as far as its protocols differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The first number.
+    pub major: u32,
+    /// The second number.
+    pub minor: u32,
+}
+
+impl Version {
+    /// Whether servers announce their protocol on a new connection, and agents theirs to qmgr(8).
+    pub fn announces_protocols(self) -> bool {
+        self >= Self { major: 3, minor: 6 }
+    }
+
+    /// Reads `3.7.11`, or `3.12-20260821`.
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+        Some(Self { major: numbers.next()??, minor: numbers.next()?? })
+    }
+}
+
+/// Sockets of other services, by their paths below the queue directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Services {
+    /// bounce(8).
+    pub bounce: PathBuf,
+    /// bounce(8) as defer.
+    pub defer: PathBuf,
+    /// bounce(8) as trace.
+    pub trace: PathBuf,
+    /// verify(8).
+    pub verify: PathBuf,
+    /// flush(8).
+    pub flush: PathBuf,
+    /// cleanup(8).
+    pub cleanup: PathBuf,
+    /// proxymap(8).
+    pub proxymap: PathBuf,
+    /// postlogd(8).
+    pub postlog: PathBuf,
+}
+
+/// Transcripts of sessions for the postmaster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notices {
+    /// Of sessions in which a server broke the protocol.
+    pub protocol: bool,
+    /// Of sessions in which content could not be sent.
+    pub data: bool,
+    /// Who gets them.
+    pub recipient: String,
+    /// Who they are from; a message from this sender gives no notice.
+    pub double_bounce_sender: String,
+}
+
+/// How addresses are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressFormat {
+    /// With quotes where SMTP has them.
+    External,
+    /// As in the queue file.
+    Internal,
+}
+
+/// Which connections are kept for the next message (`lastmile_connection_cache`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionCache {
+    /// Each worker keeps its last one.
+    Keep,
+    /// Those that Postfix would keep: as a request says if `on_demand`, and those to
+    /// `lmtp_connection_cache_destinations`.
+    Postfix {
+        /// Whether the flags of a request count.
+        on_demand: bool,
+    },
+}
+
+/// Tables and lists that are asked while mail is delivered: elements as main.cf has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableNames {
+    /// Replaces statuses and reasons.
+    pub delivery_status_filter: Vec<String>,
+    /// Domains of which flush(8) is told.
+    pub fast_flush_domains: Vec<String>,
+    /// Whether a name in `fast_flush_domains` means the domains below it too.
+    pub fast_flush_subdomains: bool,
+    /// Next hops to which connections are kept, with [`ConnectionCache::Postfix`].
+    pub connection_cache_destinations: Vec<String>,
+}
+
+impl Settings {
+    /// Reads main.cf with the help of postconf(1). `flags` are those of the service's command line.
+    pub fn read(source: &Source, protocol: Protocol, flags: Flags) -> Result<Self, Problems> {
+        let own: Vec<_> = table::names(protocol, Scope::Own).collect();
+        let asked = table::names(protocol, Scope::Client).chain(table::names(protocol, Scope::Service));
+        let values = postconf::ask(source, asked, &own).map_err(|error| Problems::from(error.to_string()))?;
+        Self::from_values(&values, protocol, flags)
+    }
+
+    /// The settings that these values make. The error tells everything that is wrong, not only the first thing.
+    pub fn from_values(values: &Values, protocol: Protocol, flags: Flags) -> Result<Self, Problems> {
+        let mut reader = Reader::new(values);
+        table::refuse(&mut reader, values, protocol);
+        let settings = read(&mut reader, protocol, flags);
+        let problems = reader.problems();
+        match settings {
+            Some(settings) if problems.is_empty() => Ok(settings),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// Reads all values; `None` once the problem of one is noted without which nothing can be made.
+fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Settings> {
+    let version = reader.parsed("mail_version", "", |text| {
+        Version::parse(text).ok_or_else(|| "postconf told no version of Postfix".to_owned())
+    });
+    let queue_directory = reader.parsed("queue_directory", "", |text| match text.starts_with('/') {
+        true => Ok(PathBuf::from(text)),
+        false => Err("a path that begins with / is needed".to_owned()),
+    });
+    let connection_cache = connection_cache(reader, protocol);
+    let max_idle = Some(reader.time("max_idle", "100s")).filter(|time| !time.is_zero());
+    let mut warnings = Vec::new();
+    let transport = transport::read(
+        reader,
+        &transport::Given { protocol, flags, max_idle: max_idle.unwrap_or(TIME_MAX), connection_cache },
+        &mut warnings,
+    )?;
+    let name = transport.name.clone();
+    let config = config(reader)?.with_transport(transport);
+    Some(Settings {
+        mail_version: version?,
+        queue_directory: queue_directory?,
+        mail_owner: reader.word("mail_owner", "postfix"),
+        syslog_name: reader.word("syslog_name", "postfix"),
+        syslog_facility: reader.word("syslog_facility", "mail"),
+        logs_to_postlogd: !reader.text("maillog_file", "").is_empty(),
+        services: services(reader),
+        myhostname: config.myhostname.clone(),
+        myorigin: config.myorigin.clone(),
+        mail_name: reader.word("mail_name", "Postfix"),
+        max_idle,
+        ipc_timeout: reader.parsed("ipc_timeout", "3600s", some_time).unwrap_or_default(),
+        daemon_timeout: reader.parsed("daemon_timeout", "18000s", some_time).unwrap_or_default(),
+        hash_queue_names: reader
+            .text("hash_queue_names", "deferred, defer")
+            .to_ascii_lowercase()
+            .split([',', ' ', '\t'])
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        hash_queue_depth: reader.number("hash_queue_depth", "1", 1, 10) as usize,
+        soft_bounce: reader.yes("soft_bounce", false),
+        address_verify_negative_cache: reader.yes("address_verify_negative_cache", true),
+        notices: notices(reader),
+        info_log_address_format: address_format(reader),
+        delay_logging_resolution_limit: reader.number("delay_logging_resolution_limit", "2", 0, 6) as u32,
+        fallback_relay: fallback_relay(reader, protocol, &name),
+        connection_cache,
+        tables: table_names(reader, protocol, connection_cache),
+        record_size: reader.number("line_length_limit", "2048", 512, 1 << 20) as usize,
+        transport: name,
+        config,
+        warnings,
+    })
+}
+
+/// A time that is not zero.
+fn some_time(text: &str) -> Result<Duration, String> {
+    match super::values::time(text)? {
+        Duration::ZERO => Err("the time must be longer than zero".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// What the engine goes by beside the transport.
+fn config(reader: &mut Reader<'_>) -> Option<Config> {
+    let mut config = Config::default();
+    // Each worker has one connection, as each process of Postfix's client has: so many may there be by default.
+    let processes = reader.number("default_process_limit", "100", 1, u64::MAX).min(WORKERS_MAX).to_string();
+    let workers = match reader.text("lastmile_workers", "") {
+        "" => processes.parse().ok(),
+        _ => Some(reader.number("lastmile_workers", "", 1, WORKERS_MAX)),
+    };
+    config.workers = workers? as usize;
+    config.myhostname = reader.word("myhostname", "");
+    config.myorigin = match reader.text("myorigin", "") {
+        "" => config.myhostname.clone(),
+        origin => origin.to_owned(),
+    };
+    config.syslog_name = reader.word("syslog_name", "postfix");
+    config.shutdown_timeout = reader.time("lastmile_shutdown_timeout", "30s");
+    // Notices of Postfix's classes are sent by its own programs; what is left to us stands in `Notices`.
+    config.notify_classes = NotifyClasses::default();
+    Some(config)
+}
+
+fn services(reader: &mut Reader<'_>) -> Services {
+    let mut socket = |directory: &str, name: &str, default| {
+        PathBuf::from(directory).join(reader.word(&format!("{name}_service_name"), default))
+    };
+    Services {
+        bounce: socket("private", "bounce", "bounce"),
+        defer: socket("private", "defer", "defer"),
+        trace: socket("private", "trace", "trace"),
+        verify: socket("private", "address_verify", "verify"),
+        flush: socket("public", "flush", "flush"),
+        cleanup: socket("public", "cleanup", "cleanup"),
+        proxymap: socket("private", "proxymap", "proxymap"),
+        postlog: socket("public", "postlog", "postlog"),
+    }
+}
+
+fn notices(reader: &mut Reader<'_>) -> Notices {
+    const CLASSES: [&str; 8] =
+        ["bounce", "2bounce", "data", "delay", "policy", "protocol", "resource", "software"];
+    let classes = reader.list("notify_classes", "resource, software");
+    let classes: Vec<_> = classes.iter().map(|class| class.to_ascii_lowercase()).collect();
+    if let Some(unknown) = classes.iter().find(|class| !CLASSES.contains(&class.as_str())) {
+        reader.refuse(
+            "notify_classes",
+            format!("there is no class {unknown:?}; the classes are {}", CLASSES.join(", ")),
+        );
+    }
+    let has = |class: &str| classes.iter().any(|known| known == class);
+    Notices {
+        protocol: has("protocol"),
+        data: has("data"),
+        recipient: reader.word("error_notice_recipient", "postmaster"),
+        double_bounce_sender: reader.word("double_bounce_sender", "double-bounce"),
+    }
+}
+
+fn address_format(reader: &mut Reader<'_>) -> AddressFormat {
+    let parse = |text: &str| match text {
+        "external" => Ok(AddressFormat::External),
+        "internal" => Ok(AddressFormat::Internal),
+        _ => Err("\"external\" or \"internal\" is needed".to_owned()),
+    };
+    reader.parsed("info_log_address_format", "external", parse).unwrap_or(AddressFormat::External)
+}
+
+/// The relays, each a TCP server that a next hop could name.
+fn fallback_relay(reader: &mut Reader<'_>, protocol: Protocol, transport: &TransportName) -> Vec<String> {
+    let name = table::name(protocol, "fallback_relay");
+    let relays = reader.list(&name, "");
+    for relay in &relays {
+        if relay.starts_with("unix:") || relay.starts_with('/') {
+            reader.refuse(&name, format!("{relay} is a UNIX socket, and only TCP servers can take over"));
+        } else if let Err(error) = Nexthop::of(transport.clone(), relay) {
+            reader.refuse(&name, error);
+        }
+    }
+    relays
+}
+
+fn connection_cache(reader: &mut Reader<'_>, protocol: Protocol) -> ConnectionCache {
+    let on_demand = reader.yes(&table::name(protocol, "connection_cache_on_demand"), true);
+    let parse = |text: &str| match text {
+        "" | "keep" => Ok(ConnectionCache::Keep),
+        "postfix" => Ok(ConnectionCache::Postfix { on_demand }),
+        _ => Err("\"keep\" or \"postfix\" is needed".to_owned()),
+    };
+    reader.parsed("lastmile_connection_cache", "", parse).unwrap_or(ConnectionCache::Keep)
+}
+
+fn table_names(reader: &mut Reader<'_>, protocol: Protocol, cache: ConnectionCache) -> TableNames {
+    let with_subdomains = reader.list("parent_domain_matches_subdomains", "");
+    let destinations = reader.list(&table::name(protocol, "connection_cache_destinations"), "");
+    TableNames {
+        delivery_status_filter: reader.list(&table::name(protocol, "delivery_status_filter"), ""),
+        fast_flush_domains: reader.list("fast_flush_domains", ""),
+        fast_flush_subdomains: with_subdomains.iter().any(|name| name == "fast_flush_domains"),
+        connection_cache_destinations: match cache {
+            ConnectionCache::Keep => Vec::new(),
+            ConnectionCache::Postfix { .. } => destinations,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;
