@@ -4,6 +4,7 @@
 //! - Leaves to others: the thread (`worker`), outcomes on disk (`recorder`), the end of a message (`finish`).
 //! - Always true: a batch that was taken ends in exactly one report.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use super::finish::{self, Finished};
@@ -15,7 +16,7 @@ use super::report::Report;
 use super::source::Source;
 use super::sweeper::Sweeper;
 use crate::config::Transport;
-use crate::mail::{EnhancedStatus, Outcome, Protocol, QueueId, Reason};
+use crate::mail::{EnhancedStatus, OriginalRecipient, Outcome, Protocol, QueueId, Reason};
 use crate::net::{CachedConnection, Delivered, Delivery, FileContent, Observer};
 use crate::queue::scheduler::{BatchEnd, Health, WorkerId};
 use crate::smtp::Settled;
@@ -94,7 +95,9 @@ impl SpoolSource {
         #[cfg(test)]
         super::tests::panic_if_asked(order, "unsent@test.invalid");
         let mut recorder = Recorder::new(&self.spool, file, order, transport.protocol);
-        let prefix = match prepend::headers(&order.batch, transport.flags, file) {
+        let original = order.batch.recipients().first().and_then(|recipient| recipient.orcpt.as_ref());
+        let original = original.map(OriginalRecipient::address);
+        let prefix = match prepend::headers(&order.batch, transport.flags, original, || start_of(file)) {
             Ok(prefix) => prefix,
             Err(outcome) => {
                 recorder.settled(all(order, &outcome));
@@ -174,6 +177,15 @@ impl SpoolSource {
         is_last.then(|| {
             finish::finish(&self.spool, &self.sweeper, &order.config, &order.message, protocol, file)
         })
+    }
+}
+
+/// The header, and perhaps more. One that cannot be read is none: the content behind it cannot be sent either.
+fn start_of(file: &QueueFile) -> Vec<u8> {
+    let mut header = Vec::new();
+    match file.content().take(prepend::HEADER_MAX as u64).read_to_end(&mut header) {
+        Ok(_) => header,
+        Err(_) => Vec::new(),
     }
 }
 

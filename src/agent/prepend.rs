@@ -1,33 +1,31 @@
 //! Headers that a transport adds on delivery (`flags`), and the loop that one of them reveals.
 
-use std::io::Read;
-
 use crate::config::Flags;
 use crate::mail::{Batch, EnhancedStatus, Outcome, Reason};
-use crate::spool::QueueFile;
 
 /// Octets of a header that are searched for a loop.
-const HEADER_MAX: u64 = 1 << 20;
+pub const HEADER_MAX: usize = 1 << 20;
 
 /// The lines to put before the content, or why it must not be delivered: it has been delivered to this recipient
-/// before, and came back.
-pub fn headers(batch: &Batch, flags: Flags, file: &QueueFile) -> Result<Vec<u8>, Outcome> {
+/// before, and came back. `original` is the recipient's address before aliases; `header` reads the start of the
+/// content, up to [`HEADER_MAX`] octets. With flags that name a recipient a batch has one; else they add nothing.
+pub fn headers(
+    batch: &Batch,
+    flags: Flags,
+    original: Option<&str>,
+    header: impl FnOnce() -> Vec<u8>,
+) -> Result<Vec<u8>, Outcome> {
     let mut lines = String::new();
     if flags.return_path {
         lines.push_str(&format!("Return-Path: <{}>\r\n", batch.sender()));
     }
-    // With either of these flags a batch has one recipient.
     let [recipient] = batch.recipients() else { return Ok(lines.into_bytes()) };
+    let address = recipient.address.to_string();
     if flags.original_to {
-        let original = recipient
-            .orcpt
-            .as_ref()
-            .map_or_else(|| recipient.address.to_string(), |o| o.address().to_owned());
-        lines.push_str(&format!("X-Original-To: {original}\r\n"));
+        lines.push_str(&format!("X-Original-To: {}\r\n", original.unwrap_or(&address)));
     }
     if flags.delivered_to {
-        let address = recipient.address.to_string();
-        if was_delivered_to(file, &address) {
+        if was_delivered_to(&header(), &address) {
             let text = format!("mail forwarding loop for {address}");
             return Err(Outcome::Bounced(Reason::local(EnhancedStatus::new(5, 4, 6), text)));
         }
@@ -36,14 +34,9 @@ pub fn headers(batch: &Batch, flags: Flags, file: &QueueFile) -> Result<Vec<u8>,
     Ok(lines.into_bytes())
 }
 
-/// Whether the header has a Delivered-To field for `address`. A header that cannot be read has none: the content
-/// that follows it cannot be sent either.
-fn was_delivered_to(file: &QueueFile, address: &str) -> bool {
-    let mut header = Vec::new();
-    if file.content().take(HEADER_MAX).read_to_end(&mut header).is_err() {
-        return false;
-    }
-    let end = memchr::memmem::find(&header, b"\r\n\r\n").unwrap_or(header.len());
+/// Whether the header has a Delivered-To field for `address`.
+fn was_delivered_to(header: &[u8], address: &str) -> bool {
+    let end = memchr::memmem::find(header, b"\r\n\r\n").unwrap_or(header.len());
     String::from_utf8_lossy(&header[..end]).lines().any(|line| {
         let field =
             line.split_once(':').filter(|(name, _)| name.trim_end().eq_ignore_ascii_case("Delivered-To"));
