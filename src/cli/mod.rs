@@ -1,6 +1,6 @@
 //! The commands, one file each; here is which of them is meant.
 //!
-//! - Owns: the command line but for sendmail's, exit codes (sysexits(3)).
+//! - Owns: the command line but for sendmail's and those of Postfix's services, exit codes (sysexits(3)).
 //! - Leaves to others: everything a command does.
 
 pub mod agent;
@@ -9,6 +9,7 @@ mod control_client;
 pub mod demo;
 mod failure;
 mod identity;
+pub mod postfix;
 pub mod queue;
 pub mod sendmail;
 pub mod sink;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Sources;
+use crate::postfix::options;
 use sendmail::Role;
 
 /// sysexits(3): wrong use of a command.
@@ -109,8 +111,10 @@ fn role_of(name: &OsStr) -> Option<Role> {
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let sendmail = |role, rest| sendmail::run(role, rest, &Sources::from_process(None, Vec::new()));
-    // sendmail's options are not for clap: `-t` and `-f a@b` have been spelled in every way for forty years.
+    // sendmail's options are not for clap: `-t` and `-f a@b` have been spelled in every way for forty years. Neither are
+    // master(8)'s; and its services take over their descriptors before anything is opened.
     match &arguments[..] {
+        [name, ..] if let Some(role) = options::Role::named(name) => return postfix::run(role, &arguments),
         [name, rest @ ..] if let Some(role) = role_of(name) => return sendmail(role, rest),
         [_, word, rest @ ..] if word == "sendmail" => return sendmail(Role::Sendmail, rest),
         _ => {}

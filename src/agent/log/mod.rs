@@ -1,20 +1,28 @@
 //! The log: who may wait for it, how lines look, where they go.
 //!
-//! - Owns: the set-up of the `log` facade, the log thread, Postfix's tags, syslog.
+//! - Owns: the set-up of the `log` facade, the log thread, Postfix's tags and severities, syslog and postlogd(8).
 //! - Leaves to others: what is logged. Filtering is env_logger's (`LASTMILE_LOG`, `RUST_LOG`).
 //! - Always true: the master never waits for the log. A line it cannot hand over is counted, and the count logged.
+//!
+//! The agent of its own queue logs as `lastmile/lmtp` and the like, where its configuration says ([`start`]). A program
+//! under Postfix's master(8) logs as Postfix's do ([`start_mail_log`]): its own name is the tag, and it opens its log
+//! twice, first as the environment has it, and once main.cf is read as that does ([`OpenMailLog::reopen`]).
 
 mod buffer;
+mod mail;
 mod target;
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{Level, Log, Metadata, Record};
 
 use self::buffer::Buffer;
+use self::mail::MailSocket;
+pub use self::mail::{Facility, MailLog, MailLogTarget};
 use self::target::{Date, Front, Target};
 use crate::config::Config;
 
@@ -29,6 +37,16 @@ pub const PICKUP: &str = "lastmile::pickup";
 /// See [`LMTP`].
 pub const BOUNCE: &str = "lastmile::bounce";
 
+/// A log target whose lines begin with `fatal: `: the program ends for this reason. No filter holds them back.
+const FATAL: &str = "lastmile::fatal";
+/// The same for `panic: `: a fault of this software.
+const PANIC: &str = "lastmile::panic";
+
+/// Octets of a line's text in a mail log: more is cut off, as Postfix's programs do it.
+const MAIL_LOG_TEXT_MAX: usize = 2000;
+/// The end of the line that tells how many were lost.
+const DROPPED: &str = " log lines dropped";
+
 thread_local! {
     static MAY_NOT_WAIT: Cell<bool> = const { Cell::new(false) };
     /// Each thread puts its lines together in a place of its own.
@@ -40,37 +58,185 @@ pub fn this_thread_may_not_wait() {
     MAY_NOT_WAIT.set(true);
 }
 
-struct AgentLog {
-    filter: env_logger::Logger,
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Severity {
+    Panic,
+    Fatal,
+    Error,
+    Warning,
+    Info,
+    Debug,
+}
+
+impl Severity {
+    fn of(target: &str, level: Level) -> Self {
+        match (target, level) {
+            (FATAL, _) => Self::Fatal,
+            (PANIC, _) => Self::Panic,
+            (_, Level::Error) => Self::Error,
+            (_, Level::Warn) => Self::Warning,
+            (_, Level::Info) => Self::Info,
+            (_, Level::Debug | Level::Trace) => Self::Debug,
+        }
+    }
+
+    /// What stands in front of the text.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Panic => "panic: ",
+            Self::Fatal => "fatal: ",
+            Self::Error => "error: ",
+            Self::Warning => "warning: ",
+            Self::Info | Self::Debug => "",
+        }
+    }
+
+    /// syslog(3)'s number.
+    fn number(self) -> u8 {
+        match self {
+            Self::Panic | Self::Fatal => 2,
+            Self::Error => 3,
+            Self::Warning => 4,
+            Self::Info => 6,
+            Self::Debug => 7,
+        }
+    }
+}
+
+/// What stands around a line's text.
+struct Look {
+    front: Front,
+    date: Date,
     /// Before the tag: `syslog_name` and a slash. Behind it: the process ID in brackets.
     name: String,
     pid: String,
-    front: Front,
-    date: Mutex<Date>,
+    /// The tag of all lines; `None`: their log targets have tags.
+    process: Option<String>,
+}
+
+impl Look {
+    fn of_agent(config: &Config) -> Self {
+        Self::new(Front::new(config), &config.syslog_name, None)
+    }
+
+    fn of_mail_log(log: &MailLog) -> Self {
+        Self::new(Front::of_mail_log(log), &log.syslog_name, Some(log.process.clone()))
+    }
+
+    fn new(front: Front, syslog_name: &str, process: Option<String>) -> Self {
+        let pid = format!("[{}]: ", std::process::id());
+        Self { front, date: Date::local(), name: format!("{syslog_name}/"), pid, process }
+    }
+
+    fn append(&mut self, octets: &mut Vec<u8>, severity: Severity, tag: &str, line: &str) {
+        self.front.append(severity, &mut self.date, octets);
+        let tag = self.process.as_deref().unwrap_or(tag);
+        for part in [&self.name, tag, &self.pid, line, "\n"] {
+            octets.extend_from_slice(part.as_bytes());
+        }
+    }
+}
+
+struct AgentLog {
+    filter: env_logger::Logger,
+    text_max: usize,
+    look: Arc<Mutex<Look>>,
     lines: Arc<Buffer>,
 }
 
 /// Starts the log thread and installs it as the program's logger. Must be called once, before other threads start.
 pub fn start(config: &Config) -> io::Result<()> {
-    let mut target = Target::open(config)?;
-    let logger = AgentLog::new(config, filter());
-    let lines = Arc::clone(&logger.lines);
-    std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+    let target = Arc::new(Mutex::new(Target::open(config)?));
+    let logger = AgentLog::new(Look::of_agent(config), filter("info"), usize::MAX);
+    write_in_a_thread(&logger.lines, &target)?;
+    install(logger)
+}
+
+/// The same for a program under Postfix's master(8), whose panics are logged too, since nobody sees its standard error.
+/// That nobody listens is no error: lines are dropped until somebody does.
+pub fn start_mail_log(log: &MailLog, is_verbose: bool) -> io::Result<OpenMailLog> {
+    let filter = filter(if is_verbose { "debug" } else { "info" });
+    let (logger, open) = open_mail_log(log, filter);
+    write_in_a_thread(&open.lines, &open.target)?;
+    install(logger)?;
+    std::panic::set_hook(Box::new(|info| log::error!(target: PANIC, "{}", words_of(info))));
+    Ok(open)
+}
+
+fn open_mail_log(log: &MailLog, filter: env_logger::Logger) -> (AgentLog, OpenMailLog) {
+    let logger = AgentLog::new(Look::of_mail_log(log), filter, MAIL_LOG_TEXT_MAX);
+    let (look, lines) = (Arc::clone(&logger.look), Arc::clone(&logger.lines));
+    let target = Arc::new(Mutex::new(Target::Mail(MailSocket::open(log))));
+    (logger, OpenMailLog { look, lines, target })
+}
+
+fn write_in_a_thread(lines: &Arc<Buffer>, target: &Arc<Mutex<Target>>) -> io::Result<()> {
+    let (lines, target) = (Arc::clone(lines), Arc::clone(target));
+    let write = move || {
         let mut taken = Vec::new();
         loop {
             lines.take(&mut taken);
-            lines.lost(target.write(&taken));
+            lines.lost(locked(&target).write(&taken));
         }
-    })?;
+    };
+    std::thread::Builder::new().name("log".to_owned()).spawn(write).map(drop)
+}
+
+fn install(logger: AgentLog) -> io::Result<()> {
     log::set_max_level(logger.filter.filter());
     log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)
 }
 
-/// `LASTMILE_LOG`, else `RUST_LOG`, else everything from `info` up.
-fn filter() -> env_logger::Logger {
+/// A mail log that can be changed for another.
+pub struct OpenMailLog {
+    look: Arc<Mutex<Look>>,
+    lines: Arc<Buffer>,
+    target: Arc<Mutex<Target>>,
+}
+
+impl OpenMailLog {
+    /// What is logged from now on goes to `log`; what was logged before still goes where it should. To be called
+    /// before the root directory or the user changes, and while only one thread logs.
+    pub fn reopen(&self, log: &MailLog) {
+        // Half a second at most. What a stuck log has not taken by then goes to the new one, in its old form.
+        self.lines.flush();
+        let (look, target) = (Look::of_mail_log(log), Target::Mail(MailSocket::open(log)));
+        *locked(&self.target) = target;
+        *locked(&self.look) = look;
+    }
+}
+
+/// Logs why the program ends, and waits until that is written, for half a second at most.
+pub fn fatal(reason: impl Display) {
+    log::error!(target: FATAL, "{reason}");
+    log::logger().flush();
+}
+
+fn words_of(info: &PanicHookInfo<'_>) -> String {
+    let text = info.payload_as_str().unwrap_or("no text");
+    let place = info.location().map(|location| format!(" at {location}")).unwrap_or_default();
+    let thread = std::thread::current();
+    format!("{text} (thread {}{place})", thread.name().unwrap_or("without name"))
+}
+
+/// Nothing that is locked here is left half done by a thread that panics.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lines that are lost with this one: a word about lost lines stands for them.
+fn count_in(line: &[u8]) -> u64 {
+    let told =
+        line.strip_suffix(DROPPED.as_bytes()).and_then(|rest| rest.rsplit(|&octet| octet == b' ').next());
+    told.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok()).unwrap_or(1)
+}
+
+/// `LASTMILE_LOG`, else `RUST_LOG`, else everything from `default` up.
+fn filter(default: &str) -> env_logger::Logger {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let wanted =
-        variable("LASTMILE_LOG").or_else(|| variable("RUST_LOG")).unwrap_or_else(|| "info".to_owned());
+        variable("LASTMILE_LOG").or_else(|| variable("RUST_LOG")).unwrap_or_else(|| default.to_owned());
     env_logger::Builder::new().parse_filters(&wanted).build()
 }
 
@@ -80,7 +246,7 @@ impl Log for AgentLog {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.filter.matches(record) {
+        if !self.filter.matches(record) && record.target() != FATAL {
             return;
         }
         LINE.with(|line| match line.try_borrow_mut() {
@@ -99,24 +265,14 @@ impl Log for AgentLog {
 }
 
 impl AgentLog {
-    fn new(config: &Config, filter: env_logger::Logger) -> Self {
-        Self {
-            filter,
-            name: format!("{}/", config.syslog_name),
-            pid: format!("[{}]: ", std::process::id()),
-            front: Front::new(config),
-            date: Mutex::new(Date::local()),
-            lines: Arc::new(Buffer::new()),
-        }
+    fn new(look: Look, filter: env_logger::Logger, text_max: usize) -> Self {
+        Self { filter, text_max, look: Arc::new(Mutex::new(look)), lines: Arc::new(Buffer::new()) }
     }
 
     /// `line` is empty.
     fn hand_over(&self, record: &Record<'_>, line: &mut String) {
-        line.push_str(match record.level() {
-            Level::Error => "error: ",
-            Level::Warn => "warning: ",
-            Level::Info | Level::Debug | Level::Trace => "",
-        });
+        let severity = Severity::of(record.target(), record.level());
+        line.push_str(severity.word());
         // Writing to a String cannot fail; what cannot be formatted says so no better.
         let _ = write!(line, "{}", record.args());
         // Text from outside cannot start a line of its own. Octets are looked at first, all of
@@ -124,25 +280,20 @@ impl AgentLog {
         if line.bytes().fold(false, |found, octet| found | may_begin_control(octet)) {
             *line = line.replace(|c: char| c.is_control(), "?");
         }
+        let length = line.floor_char_boundary(self.text_max.saturating_add(severity.word().len()));
+        line.truncate(length);
         let tag = match record.target() {
             known @ (LMTP | SMTP | QMGR | PICKUP | BOUNCE) => &known["lastmile::".len()..],
             _ => "agent",
         };
         self.lines.append(!MAY_NOT_WAIT.get(), |octets, dropped| {
+            let mut look = locked(&self.look);
             if dropped > 0 {
-                let said = format!("warning: {dropped} log lines dropped");
-                self.append(octets, Level::Warn, "agent", &said);
+                let said = format!("warning: {dropped}{DROPPED}");
+                look.append(octets, Severity::Warning, "agent", &said);
             }
-            self.append(octets, record.level(), tag, line);
+            look.append(octets, severity, tag, line);
         });
-    }
-
-    fn append(&self, octets: &mut Vec<u8>, level: Level, tag: &str, line: &str) {
-        let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
-        self.front.append(level, &mut date, octets);
-        for part in [&self.name, tag, &self.pid, line, "\n"] {
-            octets.extend_from_slice(part.as_bytes());
-        }
     }
 }
 
@@ -158,7 +309,7 @@ mod tests {
     /// What a line looks like behind date and host.
     fn logged(target: &str, level: Level, text: &str) -> String {
         let filter = env_logger::Builder::new().parse_filters("info").build();
-        let logger = AgentLog::new(&Config::default(), filter);
+        let logger = AgentLog::new(Look::of_agent(&Config::default()), filter, usize::MAX);
         let record = |text| logger.log(&Record::builder().level(level).target(target).args(text).build());
         record(format_args!("{text}"));
         let mut taken = Vec::new();
@@ -191,12 +342,130 @@ mod tests {
             }
         }
         let filter = env_logger::Builder::new().parse_filters("info").build();
-        let logger = AgentLog::new(&Config::default(), filter);
+        let logger = AgentLog::new(Look::of_agent(&Config::default()), filter, usize::MAX);
         logger.log(&Record::builder().level(Level::Info).args(format_args!("{}", Talks(&logger))).build());
         let mut taken = Vec::new();
         logger.lines.take(&mut taken);
         let text = String::from_utf8(taken).unwrap();
         let ends: Vec<_> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
         assert_eq!(ends, ["inner", "outer"]);
+    }
+
+    fn mail_log(target: MailLogTarget) -> MailLog {
+        let (syslog_name, process) = ("postfix".to_owned(), "lastmile-lmtp".to_owned());
+        MailLog { syslog_name, process, target, to_stderr: false }
+    }
+
+    fn in_postlog() -> MailLog {
+        mail_log(MailLogTarget::Postlog { socket: "postlog".into(), host: "mx.example.org".to_owned() })
+    }
+
+    /// Whole lines of a mail log.
+    fn mail_logged(log: &MailLog, records: &[(&str, Level, &str)]) -> Vec<String> {
+        let filter = env_logger::Builder::new().parse_filters("warn").build();
+        let logger = AgentLog::new(Look::of_mail_log(log), filter, MAIL_LOG_TEXT_MAX);
+        for (target, level, text) in records {
+            let log = |text| logger.log(&Record::builder().level(*level).target(target).args(text).build());
+            log(format_args!("{text}"));
+        }
+        let mut taken = Vec::new();
+        logger.lines.take(&mut taken);
+        String::from_utf8(taken).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_mail_log_has_one_tag_and_postfix_s_severities() {
+        let records = [
+            (LMTP, Level::Warn, "w"),
+            (QMGR, Level::Error, "e"),
+            (FATAL, Level::Error, "f"),
+            (PANIC, Level::Error, "p"),
+        ];
+        let pid = std::process::id();
+        let texts = ["warning: w", "error: e", "fatal: f", "panic: p"];
+        for (line, text) in mail_logged(&in_postlog(), &records).iter().zip(texts) {
+            let (date, rest) = line.split_at("Nov 22 06:00:00 ".len());
+            assert!(date.as_bytes()[4].is_ascii_digit() && date.ends_with(' '), "{line}");
+            assert_eq!(rest, format!("mx postfix/lastmile-lmtp[{pid}]: {text}"));
+        }
+        let syslog = mail_log(MailLogTarget::Syslog("local3".parse().unwrap()));
+        for ((line, text), severity) in mail_logged(&syslog, &records).iter().zip(texts).zip([4, 3, 2, 2]) {
+            assert!(line.starts_with(&format!("<{}>", 19 * 8 + severity)), "{line}");
+            assert!(line.ends_with(&format!(" postfix/lastmile-lmtp[{pid}]: {text}")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_fatal_line_passes_every_filter() {
+        let filter = env_logger::Builder::new().parse_filters("off").build();
+        let logger = AgentLog::new(Look::of_mail_log(&in_postlog()), filter, MAIL_LOG_TEXT_MAX);
+        for target in [LMTP, FATAL] {
+            logger.log(&Record::builder().level(Level::Error).target(target).args(format_args!("x")).build());
+        }
+        let mut taken = Vec::new();
+        logger.lines.take(&mut taken);
+        assert_eq!(String::from_utf8(taken).unwrap().matches("]: ").count(), 1);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_behind_its_severity_and_between_characters() {
+        let long = "x".repeat(1999) + "é and more";
+        let lines =
+            mail_logged(&in_postlog(), &[(LMTP, Level::Warn, &long), (LMTP, Level::Warn, &long[1..])]);
+        let text = |line: &str| line.split_once("]: warning: ").unwrap().1.to_owned();
+        assert_eq!(text(&lines[0]), "x".repeat(1999));
+        assert_eq!(text(&lines[1]), "x".repeat(1998) + "é");
+    }
+
+    #[test]
+    fn a_mail_log_that_is_opened_again_gets_what_comes_then_and_its_own_look() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let server = |name: &str| {
+            let socket = std::os::unix::net::UnixDatagram::bind(directory.path().join(name)).unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+            socket
+        };
+        let heard = |server: &std::os::unix::net::UnixDatagram| {
+            let mut octets = [0; 4096];
+            let length = server.recv(&mut octets).unwrap();
+            String::from_utf8_lossy(&octets[..length]).into_owned()
+        };
+        let log_at = |name: &str, syslog_name: &str| MailLog {
+            target: MailLogTarget::Postlog { socket: directory.path().join(name), host: name.to_owned() },
+            syslog_name: syslog_name.to_owned(),
+            ..in_postlog()
+        };
+        let (first, second) = (server("first"), server("second"));
+        let filter = env_logger::Builder::new().parse_filters("info").build();
+        let (logger, open) = open_mail_log(&log_at("first", "postfix"), filter);
+        write_in_a_thread(&open.lines, &open.target).unwrap();
+        let log = |text| logger.log(&Record::builder().level(Level::Info).args(text).build());
+        log(format_args!("one"));
+        open.reopen(&log_at("second", "postfix-out"));
+        log(format_args!("two"));
+        logger.flush();
+        for (server, tag, text) in [
+            (&first, " first postfix/lastmile-lmtp[", "one"),
+            (&second, " second postfix-out/lastmile-lmtp[", "two"),
+        ] {
+            let line = heard(server);
+            assert!(line.contains(tag) && line.ends_with(&format!("]: {text}")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_told_with_its_thread_and_place() {
+        let (sender, told) = std::sync::mpsc::channel();
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            // Other tests may be running, and failing, in this process.
+            let _ = sender.send(words_of(info));
+        }));
+        let thread = std::thread::Builder::new().name("unlucky".to_owned());
+        let result = thread.spawn(|| panic!("for a test: {}", 1 + 1)).unwrap().join();
+        std::panic::set_hook(before);
+        assert!(result.is_err());
+        let expected = "for a test: 2 (thread unlucky at src/agent/log/mod.rs:";
+        assert!(told.try_iter().any(|told| told.starts_with(expected)));
     }
 }

@@ -1,8 +1,8 @@
-//! Where lines go: standard error, the journal, syslog.
+//! Where lines go: standard error, the journal, syslog, the mail log of Postfix.
 //!
-//! - Owns: what stands in front of a line (date, host, priority), and the socket to syslog.
-//! - Leaves to others: what a line says, and when it is written.
-//! - Always true: lines that cannot be sent to syslog are written to standard error, with the reason.
+//! - Owns: what stands in front of a line (date, host, priority), and the agent's socket to syslog.
+//! - Leaves to others: what a line says, and when it is written; the mail log of Postfix (`mail`).
+//! - Always true: lines of the agent that cannot be sent to syslog are written to standard error, with the reason.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -11,67 +11,72 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
+use super::Severity;
+use super::mail::{Facility, MailLog, MailLogTarget, MailSocket};
 use crate::config::{Config, LogTarget};
 
 /// How long syslog may block the log thread.
 const SYSLOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one wait for standard error takes.
 const STDERR_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// syslog(3)'s LOG_MAIL.
-const FACILITY_MAIL: u8 = 2 << 3;
+/// The date in front of a line.
+const DATE: &str = "%b %e %H:%M:%S";
+/// The same as postlogd(8) expects it.
+const POSTLOG_DATE: &str = "%b %d %H:%M:%S";
 
 /// What stands in front of each line.
 #[derive(Debug)]
 pub(super) enum Front {
-    /// Date and host, as in a mail log file.
-    DateAndHost(String),
+    /// Date and host, as in a mail log file: the date's form, and the host.
+    DateAndHost(&'static str, String),
     /// A priority, as the journal reads it; it adds date and host itself.
     Priority,
     /// Priority and date, as in RFC 3164.
-    PriorityAndDate,
+    PriorityAndDate(Facility),
 }
 
 impl Front {
     /// What belongs to the configured target.
     pub(super) fn new(config: &Config) -> Self {
         match config.log_target {
-            LogTarget::Syslog => Self::PriorityAndDate,
+            LogTarget::Syslog => Self::PriorityAndDate(Facility::MAIL),
             LogTarget::Stderr if is_read_by_journal() => Self::Priority,
-            LogTarget::Stderr => {
-                let host = config.myhostname.split('.').next().unwrap_or(&config.myhostname);
-                Self::DateAndHost(host.to_owned())
-            }
+            LogTarget::Stderr => Self::DateAndHost(DATE, first_label(&config.myhostname)),
+        }
+    }
+
+    /// What belongs to a mail log of Postfix.
+    pub(super) fn of_mail_log(log: &MailLog) -> Self {
+        match &log.target {
+            MailLogTarget::Syslog(facility) => Self::PriorityAndDate(*facility),
+            MailLogTarget::Postlog { host, .. } => Self::DateAndHost(POSTLOG_DATE, first_label(host)),
         }
     }
 
     /// Appends it.
-    pub(super) fn append(&self, level: Level, date: &mut Date, octets: &mut Vec<u8>) {
-        let severity = severity(level);
+    pub(super) fn append(&self, severity: Severity, date: &mut Date, octets: &mut Vec<u8>) {
+        let severity = severity.number();
         // Writing to a Vec cannot fail.
         let _ = match self {
-            Self::DateAndHost(host) => write!(octets, "{} {host} ", date.now()),
+            Self::DateAndHost(form, host) => write!(octets, "{} {host} ", date.now(form)),
             Self::Priority => write!(octets, "<{severity}>"),
-            Self::PriorityAndDate => write!(octets, "<{}>{} ", FACILITY_MAIL | severity, date.now()),
+            Self::PriorityAndDate(facility) => {
+                write!(octets, "<{}>{} ", facility.priority(severity), date.now(DATE))
+            }
         };
     }
 }
 
-fn is_read_by_journal() -> bool {
-    std::env::var_os("JOURNAL_STREAM").is_some_and(|value| !value.is_empty())
+/// A host's name without its domain.
+fn first_label(host: &str) -> String {
+    host.split('.').next().unwrap_or(host).to_owned()
 }
 
-/// syslog(3)'s number.
-fn severity(level: Level) -> u8 {
-    match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
-    }
+fn is_read_by_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some_and(|value| !value.is_empty())
 }
 
 /// The date of a line, in local time; written anew only when the second has changed.
@@ -79,21 +84,26 @@ fn severity(level: Level) -> u8 {
 pub(super) struct Date {
     /// As it was at the start: below another root directory it cannot be found.
     zone: TimeZone,
-    second: Option<i64>,
+    /// What `text` was written for.
+    written: Option<(&'static str, i64)>,
     text: String,
 }
 
 impl Date {
     /// Dates in what is the local time zone now.
     pub(super) fn local() -> Self {
-        Self { zone: TimeZone::system(), second: None, text: String::new() }
+        Self { zone: TimeZone::system(), written: None, text: String::new() }
     }
 
-    fn now(&mut self) -> &str {
-        let now = Timestamp::now();
-        if self.second != Some(now.as_second()) {
-            self.second = Some(now.as_second());
-            self.text = now.to_zoned(self.zone.clone()).strftime("%b %e %H:%M:%S").to_string();
+    fn now(&mut self, form: &'static str) -> &str {
+        self.at(Timestamp::now(), form)
+    }
+
+    fn at(&mut self, now: Timestamp, form: &'static str) -> &str {
+        let wanted = Some((form, now.as_second()));
+        if self.written != wanted {
+            self.written = wanted;
+            self.text = now.to_zoned(self.zone.clone()).strftime(form).to_string();
         }
         &self.text
     }
@@ -106,6 +116,8 @@ pub(super) enum Target {
     Stderr(bool),
     /// One datagram for each line.
     Syslog(UnixDatagram),
+    /// The mail log of Postfix.
+    Mail(MailSocket),
 }
 
 impl Target {
@@ -121,6 +133,7 @@ impl Target {
     pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
         match self {
             Self::Stderr(is_torn) => return write_to(io::stderr(), lines, is_torn),
+            Self::Mail(socket) => return socket.write(lines),
             Self::Syslog(socket) => {
                 for line in lines.split_inclusive(|&octet| octet == b'\n') {
                     let line = line.trim_ascii_end();
@@ -184,6 +197,16 @@ mod tests {
     use std::fs::File;
     use std::io::Read;
     use std::thread;
+
+    #[test]
+    fn the_day_is_padded_as_whoever_reads_expects_it() {
+        let mut date = Date { zone: TimeZone::UTC, written: None, text: String::new() };
+        let now: Timestamp = "2026-11-02T03:04:05Z".parse().unwrap();
+        assert_eq!(date.at(now, DATE), "Nov  2 03:04:05");
+        assert_eq!(date.at(now, POSTLOG_DATE), "Nov 02 03:04:05");
+        let later: Timestamp = "2026-11-12T03:04:06.9Z".parse().unwrap();
+        assert_eq!(date.at(later, POSTLOG_DATE), "Nov 12 03:04:06");
+    }
 
     #[test]
     fn a_pipe_that_does_not_block_gets_every_line() {
