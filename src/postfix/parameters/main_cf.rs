@@ -36,6 +36,13 @@ pub fn literal_value(text: &str, name: &str) -> Option<String> {
     (!value.is_empty() && !value.contains('$')).then(|| value.to_owned())
 }
 
+/// The names of the parameters that `text` sets.
+pub fn assigned_names(text: &str) -> Vec<String> {
+    let lines = logical_lines(text);
+    let names = lines.iter().filter_map(|line| line.split_once('='));
+    names.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,6 +42,15 @@ pub struct Source {
     pub overrides: Vec<(String, String)>,
 }
 
+impl Source {
+    /// The text of main.cf.
+    pub(super) fn main_cf(&self) -> Result<String, PostconfError> {
+        let path = self.config_directory.join("main.cf");
+        let text = std::fs::read(&path).map_err(|error| Why::MainCf { path, error })?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
 /// Why there are no values. The words say what happens now.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -114,15 +123,10 @@ fn fatal_line(complaints: &str, status: ExitStatus) -> String {
 /// Where postconf is. PATH is not set below master(8), and what main.cf says of it must be known before postconf can be
 /// asked; it is a plain path wherever Postfix's own installer wrote it.
 fn find(source: &Source) -> Result<PathBuf, PostconfError> {
-    let main_cf = source.config_directory.join("main.cf");
     let overridden = source.overrides.iter().rev().find(|(name, _)| name == "command_directory");
     let configured = match overridden {
         Some((_, directory)) => Some(directory.clone()),
-        None => {
-            let text =
-                std::fs::read(&main_cf).map_err(|error| Why::MainCf { path: main_cf.clone(), error })?;
-            main_cf::literal_value(&String::from_utf8_lossy(&text), "command_directory")
-        }
+        None => main_cf::literal_value(&source.main_cf()?, "command_directory"),
     };
     let directories: Vec<PathBuf> = match configured {
         Some(directory) => vec![directory.into()],
@@ -130,6 +134,7 @@ fn find(source: &Source) -> Result<PathBuf, PostconfError> {
     };
     let candidates = directories.iter().map(|directory| directory.join("postconf"));
     let found = candidates.into_iter().find(|candidate| candidate.is_file());
+    let main_cf = source.config_directory.join("main.cf");
     found.ok_or_else(|| Why::NotFound { directories, main_cf }.into())
 }
 
@@ -232,3 +237,6 @@ impl Output {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::postconf::{self, Source};
+use super::main_cf;
+use super::postconf::{self, PostconfError, Source};
 use super::table::{self, Scope};
 use super::transport;
 use super::values::{Problems, Reader, TIME_MAX, Values};
@@ -171,10 +172,14 @@ pub struct TableNames {
 impl Settings {
     /// Reads main.cf with the help of postconf(1). `flags` are those of the service's command line.
     pub fn read(source: &Source, protocol: Protocol, flags: Flags) -> Result<Self, Problems> {
+        let refuse = |error: PostconfError| Problems::from(error.to_string());
         let own: Vec<_> = table::names(protocol, Scope::Own).collect();
         let asked = table::names(protocol, Scope::Client).chain(table::names(protocol, Scope::Service));
-        let values = postconf::ask(source, asked, &own).map_err(|error| Problems::from(error.to_string()))?;
-        Self::from_values(&values, protocol, flags)
+        let values = postconf::ask(source, asked, &own).map_err(refuse)?;
+        let mut settings = Self::from_values(&values, protocol, flags)?;
+        let main_cf = source.main_cf().map_err(refuse)?;
+        settings.warnings.extend(strangers(&main_cf, &source.overrides, protocol));
+        Ok(settings)
     }
 
     /// The settings that these values make. The error tells everything that is wrong, not only the first thing.
@@ -188,6 +193,18 @@ impl Settings {
             _ => Err(problems),
         }
     }
+}
+
+/// Names that look like ours but mean nothing, so that a slip of the pen does not stay unseen: in main.cf those that
+/// begin as our own do, and on the command line those of the client too.
+fn strangers(main_cf: &str, overrides: &[(String, String)], protocol: Protocol) -> Vec<String> {
+    let is_own = |name: &str| name.starts_with("lastmile_");
+    let is_client = |name: &str| name.starts_with(&table::name(protocol, ""));
+    let of_file = main_cf::assigned_names(main_cf).into_iter().filter(|name| is_own(name));
+    let of_line = overrides.iter().map(|(name, _)| name.clone());
+    let all = of_file.chain(of_line.filter(|name| is_own(name) || is_client(name)));
+    let unknown = all.filter(|name| !table::is_known(name, protocol));
+    unknown.map(|name| format!("{name} is set, but there is no such parameter: it has no effect")).collect()
 }
 
 /// Reads all values; `None` once the problem of one is noted without which nothing can be made.

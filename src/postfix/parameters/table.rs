@@ -149,6 +149,16 @@ pub(super) fn name(protocol: Protocol, suffix: &str) -> String {
     }
 }
 
+/// Whether a parameter that somebody sets has any meaning: to us, or to qmgr(8), which knows it by the name of a service.
+pub(super) fn is_known(name: &str, protocol: Protocol) -> bool {
+    let of_queue_manager = |name: &str| {
+        let suffixes = client::QUEUE_MANAGER.iter().filter_map(|names| names.lmtp?.strip_prefix("lmtp"));
+        suffixes.into_iter().any(|suffix| name.ends_with(suffix))
+    };
+    let scopes = [Scope::Client, Scope::Own].into_iter();
+    scopes.flat_map(|scope| names(protocol, scope)).any(|known| known == name) || of_queue_manager(name)
+}
+
 /// Notes every value that is refused.
 pub(super) fn refuse(reader: &mut Reader<'_>, values: &Values, protocol: Protocol) {
     let rows = Scope::Client.rows().iter().chain(Scope::Service.rows());

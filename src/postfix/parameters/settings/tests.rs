@@ -86,3 +86,198 @@ fn parameters_that_cannot_be_obeyed_are_refused() {
         }
     }
 }
+
+#[test]
+fn no_parameter_is_in_two_rows() {
+    for protocol in PROTOCOLS {
+        let mut names: Vec<_> = rows(protocol).map(|(_, name)| name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}
+
+/// What Postfix 3.10 has beside the parameters of 3.7, and 3.11 beside those of 3.10.
+const NEWER: [&str; 8] = [
+    "lmtp_sasl_password_result_delimiter",
+    "lmtp_tls_enable_rpk",
+    "lmtp_tls_enforce_sts_mx_patterns",
+    "lmtp_tlsrpt_enable",
+    "lmtp_tlsrpt_socket_name",
+    "lmtp_tlsrpt_skip_reused_handshakes",
+    "lmtp_log_tls_feature_status",
+    "lmtp_requiretls_policy",
+];
+
+#[test]
+fn parameters_of_newer_releases_are_known() {
+    for protocol in PROTOCOLS {
+        let known: Vec<_> = table::names(protocol, Scope::Client).collect();
+        for name in NEWER {
+            let name = table::name(protocol, name.trim_start_matches("lmtp_"));
+            assert!(known.contains(&name.as_str()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn defaults_are_those_of_postfix() {
+    let lmtp = settings(&least(), Protocol::Lmtp);
+    let transport = lmtp.config.transport(&lmtp.transport).unwrap();
+    let seconds = |limit: crate::config::Timeout| limit.get().as_secs();
+    let limits = &transport.timeouts;
+    assert_eq!(limits.connect.get(), TIME_MAX);
+    let told = [
+        limits.lhlo,
+        limits.mail,
+        limits.rcpt,
+        limits.data_init,
+        limits.data_xfer,
+        limits.data_done,
+        limits.rset,
+    ];
+    assert_eq!(told.map(seconds), [300, 300, 300, 120, 180, 600, 20]);
+    assert_eq!((transport.tcp_port.get(), transport.line_length_limit, transport.max_use), (24, 998, 100));
+    assert_eq!((transport.max_idle.as_secs(), lmtp.max_idle), (100, Some(Duration::from_secs(100))));
+    assert_eq!((transport.min_data_rate, transport.skip_quit_response), (0, false));
+    assert_eq!(
+        (transport.destination_concurrency_limit, transport.effective_recipient_limit()),
+        (usize::MAX, 0)
+    );
+    assert_eq!((transport.habits.address_limit, transport.habits.session_limit), (Some(5), Some(2)));
+    assert_eq!(transport.habits.lhlo_name.as_deref(), Some("mx.example.org"));
+    assert_eq!((lmtp.config.workers, lmtp.myorigin.as_str()), (100, "mx.example.org"));
+    assert_eq!(lmtp.services.verify, PathBuf::from("private/verify"));
+    assert_eq!(lmtp.services.flush, PathBuf::from("public/flush"));
+
+    let smtp = settings(&least(), Protocol::Smtp);
+    let transport = smtp.config.transport(&smtp.transport).unwrap();
+    assert_eq!((seconds(transport.timeouts.connect), transport.tcp_port.get()), (30, 25));
+    assert!(transport.skip_quit_response);
+    let destination = smtp.config.destination_of(smtp.transport, "[192.0.2.1]").unwrap();
+    assert_eq!(destination.to_string(), "smtp:inet:[192.0.2.1]:25");
+}
+
+#[test]
+fn a_next_hop_without_a_port_has_the_one_of_main_cf() {
+    let settings = settings(&least().with("lmtp_tcp_port", "2424"), Protocol::Lmtp);
+    let destination = settings.config.destination_of(settings.transport, "mx.example.org").unwrap();
+    assert_eq!(destination.to_string(), "lmtp:inet:mx.example.org:2424");
+}
+
+#[test]
+fn zero_is_no_limit() {
+    let zeros =
+        ["lmtp_mail_timeout", "lmtp_connection_reuse_time_limit", "max_idle", "lmtp_mx_address_limit"];
+    let values = zeros.into_iter().fold(least(), |values, name| values.with(name, "0"));
+    let settings = settings(&values, Protocol::Lmtp);
+    let transport = settings.config.transport(&settings.transport).unwrap();
+    assert_eq!(
+        (transport.timeouts.mail.get(), transport.max_idle, settings.max_idle),
+        (TIME_MAX, TIME_MAX, None)
+    );
+    assert_eq!((transport.habits.reuse_time_limit, transport.habits.address_limit), (None, None));
+}
+
+#[test]
+fn a_connection_is_used_as_often_as_both_limits_allow() {
+    for (max_use, reuse, uses) in [
+        ("100", "0", 100),
+        ("0", "0", u32::MAX),
+        ("100", "5", 6),
+        ("3", "5", 3),
+        ("0", "5", 6),
+        ("0", "4294967295", u32::MAX),
+    ] {
+        let values = least().with("max_use", max_use).with("lmtp_connection_reuse_count_limit", reuse);
+        let settings = settings(&values, Protocol::Lmtp);
+        assert_eq!(
+            settings.config.transport(&settings.transport).unwrap().max_use,
+            uses,
+            "{max_use} {reuse}"
+        );
+    }
+}
+
+#[test]
+fn values_that_cannot_be_are_told_all_at_once() {
+    for (name, value) in [
+        ("lmtp_connect_timeout", "5x"),
+        ("lmtp_tcp_port", "0"),
+        ("lmtp_tcp_port", "no such service"),
+        ("lmtp_line_length_limit", "15"),
+        ("lmtp_bind_address", "::1"),
+        ("lmtp_bind_address6", "127.0.0.1"),
+        ("lmtp_lhlo_name", "a b"),
+        ("lmtp_address_preference", "ipv5"),
+        ("lmtp_address_verify_target", "mail"),
+        ("lmtp_fallback_relay", "unix:/x"),
+        ("lmtp_fallback_relay", "a:b:c"),
+        ("lmtp_quote_rfc821_envelope", "maybe"),
+        ("lmtp_delivery_status_filter", "inline:{a=1"),
+        ("lastmile_workers", "0"),
+        ("lastmile_connection_cache", "scache"),
+        ("inet_protocols", "ipv5"),
+        ("ipc_timeout", "0"),
+        ("notify_classes", "protocol, all"),
+        ("info_log_address_format", "both"),
+        ("mail_version", "unknown"),
+        ("queue_directory", "spool"),
+    ] {
+        let told = problems(&least().with(name, value).with("lmtp_body_checks", "pcre:/x"), Protocol::Lmtp);
+        assert_eq!(told.lines().count(), 2, "{told}");
+        assert!(told.contains(&format!("{name} = {value}: ")), "{told}");
+    }
+}
+
+#[test]
+fn a_security_level_of_none_overrules_older_parameters() {
+    let values = least().with("lmtp_use_tls", "yes").with("lmtp_enforce_tls", "yes");
+    assert_eq!(problems(&values, Protocol::Lmtp).lines().count(), 2);
+    settings(&values.with("lmtp_tls_security_level", "none"), Protocol::Lmtp);
+}
+
+#[test]
+fn parameters_of_the_other_program_mean_nothing() {
+    let values = least().with("smtp_body_checks", "pcre:/x").with("smtp_mail_timeout", "5x");
+    assert_eq!(settings(&values, Protocol::Lmtp), settings(&least(), Protocol::Lmtp));
+}
+
+#[test]
+fn flags_come_from_the_command_line_or_from_assume_final() {
+    let flags: Flags = "DR".parse().unwrap();
+    let values = least().with("lmtp_assume_final", "yes");
+    let settings = Settings::from_values(&values, Protocol::Lmtp, flags).unwrap();
+    assert_eq!(settings.config.transport(&settings.transport).unwrap().flags, "DRX".parse().unwrap());
+}
+
+#[test]
+fn a_slip_of_the_pen_is_told() {
+    let main_cf = "lastmile_workers = 3\nlastmile_wokers = 3\nlmtp_x = y\nlastmile_destination_recipient_limit = 7\n\
+                   lastmile_local_transport_rate_delay = 0\nother = 1\n";
+    let overrides =
+        [("lmtp_conect_timeout", "5"), ("lmtp_connect_timeout", "5"), ("lastmile_chunk", "no"), ("x", "y")];
+    let overrides = overrides.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let told = strangers(main_cf, &overrides, Protocol::Lmtp);
+    let names: Vec<_> = told.iter().filter_map(|sentence| sentence.split(' ').next()).collect();
+    assert_eq!(names, ["lastmile_wokers", "lmtp_conect_timeout", "lastmile_chunk"]);
+}
+
+#[test]
+fn releases_are_compared_by_their_numbers() {
+    for (text, version, announces) in [
+        ("3.5.27", Some((3, 5)), false),
+        ("3.6", Some((3, 6)), true),
+        ("3.7.11", Some((3, 7)), true),
+        ("3.12-20260821", Some((3, 12)), true),
+        ("4.0.0", Some((4, 0)), true),
+        ("3", None, false),
+        ("", None, false),
+        ("x.y", None, false),
+    ] {
+        let parsed = Version::parse(text);
+        assert_eq!(parsed.map(|v| (v.major, v.minor)), version, "{text}");
+        assert_eq!(parsed.is_some_and(Version::announces_protocols), announces, "{text}");
+    }
+}

@@ -5,7 +5,27 @@
 //! - Always true: there is no parameter in two rows.
 
 use super::When::{NoneOf, Set, Yes, YesWithoutLevel};
-use super::{Row, accepted, honoured, honoured_with, parameter, refused};
+use super::{Names, Row, accepted, honoured, honoured_with, parameter, refused};
+
+/// What qmgr(8) goes by.
+pub(super) const QUEUE_MANAGER: &[Names] = &[
+    parameter!("destination_concurrency_limit"),
+    parameter!("destination_concurrency_failed_cohort_limit"),
+    parameter!("destination_concurrency_negative_feedback"),
+    parameter!("destination_concurrency_positive_feedback"),
+    parameter!("destination_rate_delay"),
+    parameter!("destination_recipient_limit"),
+    parameter!("initial_destination_concurrency"),
+    parameter!("transport_rate_delay"),
+    parameter!("recipient_limit"),
+    parameter!("extra_recipient_limit"),
+    parameter!("recipient_refill_limit"),
+    parameter!("recipient_refill_delay"),
+    parameter!("delivery_slot_cost"),
+    parameter!("delivery_slot_discount"),
+    parameter!("delivery_slot_loan"),
+    parameter!("minimum_delivery_slots"),
+];
 
 /// All rows, in the order of the manual: obeyed, accepted, refused.
 pub(super) const ROWS: &[Row] = &[
@@ -156,24 +176,7 @@ pub(super) const ROWS: &[Row] = &[
         "tables that replace the status and the text of a result",
     ),
     accepted(
-        &[
-            parameter!("destination_concurrency_limit"),
-            parameter!("destination_concurrency_failed_cohort_limit"),
-            parameter!("destination_concurrency_negative_feedback"),
-            parameter!("destination_concurrency_positive_feedback"),
-            parameter!("destination_rate_delay"),
-            parameter!("destination_recipient_limit"),
-            parameter!("initial_destination_concurrency"),
-            parameter!("transport_rate_delay"),
-            parameter!("recipient_limit"),
-            parameter!("extra_recipient_limit"),
-            parameter!("recipient_refill_limit"),
-            parameter!("recipient_refill_delay"),
-            parameter!("delivery_slot_cost"),
-            parameter!("delivery_slot_discount"),
-            parameter!("delivery_slot_loan"),
-            parameter!("minimum_delivery_slots"),
-        ],
+        QUEUE_MANAGER,
         "the queue manager goes by them; for another service than lmtp the name of the service stands in the place of \
          lmtp",
     ),
