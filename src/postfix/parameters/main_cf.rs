@@ -30,9 +30,8 @@ fn is_blank(c: char) -> bool {
 /// wins.
 pub fn literal_value(text: &str, name: &str) -> Option<String> {
     let lines = logical_lines(text);
-    let assignments = lines.iter().filter_map(|line| line.split_once('='));
-    let found = assignments.filter(|(known, _)| known.trim() == name).next_back();
-    let value = found?.1.trim();
+    let mut assignments = lines.iter().filter_map(|line| line.split_once('='));
+    let value = assignments.rfind(|(known, _)| known.trim() == name)?.1.trim();
     (!value.is_empty() && !value.contains('$')).then(|| value.to_owned())
 }
 

@@ -6,6 +6,9 @@
 
 use super::super::Settings;
 use super::super::table::{Scope, names};
+use std::io::Write;
+use std::time::SystemTime;
+
 use super::*;
 use crate::config::Flags;
 use crate::mail::Protocol;
@@ -24,7 +27,10 @@ fn is_installed() -> bool {
 /// A directory with a main.cf, and an empty master.cf.
 fn configured(main_cf: &str) -> (tempfile::TempDir, Source) {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("main.cf"), main_cf).unwrap();
+    let mut file = File::create(directory.path().join("main.cf")).unwrap();
+    file.write_all(main_cf.as_bytes()).unwrap();
+    // Postfix reads a file that was written in the last seconds until it has rested.
+    file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     std::fs::write(directory.path().join("master.cf"), "").unwrap();
     let source = Source { config_directory: directory.path().into(), overrides: Vec::new() };
     (directory, source)
@@ -113,17 +119,24 @@ fn what_postconf_cannot_read_is_told_in_its_words() {
     if !is_installed() {
         return;
     }
-    for (main_cf, words) in [
+    let cases = [
         ("myhostname\n", "missing '='"),
         ("myhostname = $myorigin\nmyorigin = $myhostname\n", "macro processing error"),
         ("lmtp_lhlo_name = ${x\n", "macro processing error"),
-    ] {
+    ];
+    let tell = |(main_cf, words): (&str, &str)| {
         let (directory, source) = configured(main_cf);
         let told = Settings::read(&source, Protocol::Lmtp, Flags::default()).unwrap_err().to_string();
         let start =
             format!("{INSTALLED} could not read the configuration in {}: ", directory.path().display());
         assert!(told.starts_with(&start) && told.contains(words) && told.lines().count() == 1, "{told}");
-    }
+    };
+    // Postfix's programs wait a second before they give up.
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || tell(case));
+        }
+    });
 }
 
 #[test]
