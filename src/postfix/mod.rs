@@ -12,6 +12,7 @@ mod descriptors;
 pub mod environment;
 pub mod options;
 pub mod parameters;
+pub mod report;
 pub mod request;
 pub mod service;
 mod status;

@@ -42,6 +42,13 @@ const PURE: &[&str] = &[
     "src/postfix/request/",
     "src/postfix/seven_bit.rs",
     "src/postfix/record.rs",
+    "src/postfix/report/call.rs",
+    "src/postfix/report/decision.rs",
+    "src/postfix/report/decision/",
+    "src/postfix/report/domain_list.rs",
+    "src/postfix/report/log_line.rs",
+    "src/postfix/report/notice.rs",
+    "src/postfix/report/stamps.rs",
 ];
 
 /// What pure code does not name. Addresses (`IpAddr` and its kin) are values and are fine.
