@@ -9,6 +9,20 @@
 
 mod call;
 mod decision;
+mod domain_list;
+mod log_line;
+mod notice;
+mod reporter;
+mod services;
+mod stamps;
+#[cfg(test)]
+mod tests;
 
 pub use call::{Call, Service, ServiceNames};
-pub use decision::{Act, Attempted, Filter, Logged, OnFailure, Plan, Policy, Verdict, decide};
+pub use decision::{Act, Attempted, Filter, Logged, NO_RELAY, OnFailure, Plan, Policy, Verdict, decide};
+pub use domain_list::DomainList;
+pub use log_line::{AddressFormat, LineFormat, LogLine};
+pub use notice::{Notice, Spoken};
+pub use reporter::{FlushDomains, Reporter, Reports, StatusFilter, TableLookup};
+pub use services::{Failure, Services};
+pub use stamps::{Spent, Stamps};
