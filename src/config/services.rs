@@ -1,6 +1,6 @@
 //! services(5): the port that this machine gives to a service.
 //!
-//! - Owns: the format of the file.
+//! - Owns: the file and its format.
 //! - Leaves to others: the port to use where the file has none.
 //! - Always true: a file that is missing or odd gives no port and no error.
 
@@ -9,9 +9,9 @@ use std::num::NonZeroU16;
 /// Where this machine lists the ports of services.
 pub(super) const SERVICES: &str = "/etc/services";
 
-/// The TCP port that this machine gives to a service.
+/// The TCP port of a service of this machine, by its name or one of its aliases.
 pub fn service_port(name: &str) -> Option<NonZeroU16> {
-    tcp_port(&std::fs::read_to_string(SERVICES).unwrap_or_default(), name)
+    tcp_port(&std::fs::read_to_string(SERVICES).ok()?, name)
 }
 
 /// The TCP port of a service, by its name or one of its aliases. Only lines that hold the name somewhere are read: every

@@ -1,8 +1,9 @@
 //! Where mail goes: nexthops as people write them, destinations as the engine compares them.
 //!
 //! - Owns: the nexthop syntax, and the canonical form by which connections are cached and batches are cut.
-//! - Leaves to others: which transports exist and their default ports (`config`), name look-ups (`net`).
-//! - Always true: a [`Destination`] has at least one server, each with an explicit port or an absolute path.
+//! - Leaves to others: which transports exist and their default ports (`config`), name look-ups (`net`), how Postfix
+//!   writes next hops (`postfix_nexthop`).
+//! - Always true: a [`Destination`] has at least one server, each with an explicit port or a path; ours are absolute.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,9 +16,9 @@ use std::sync::Arc;
 use super::text::shortened;
 
 /// Octets of a socket's path: what `sun_path` holds on Linux, less its NUL.
-const SOCKET_PATH_MAX: usize = 107;
+pub(super) const SOCKET_PATH_MAX: usize = 107;
 /// Servers in one nexthop.
-const SERVERS_MAX: usize = 16;
+pub(super) const SERVERS_MAX: usize = 16;
 
 /// What is spoken to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,9 +86,10 @@ impl fmt::Display for TransportName {
 /// One server of a destination.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Server {
-    /// A UNIX-domain socket, by its absolute path.
+    /// A UNIX-domain socket, by its path: in our own nexthops an absolute one, in Postfix's perhaps one that is relative to
+    /// the working directory.
     Unix(PathBuf),
-    /// A TCP server: a host name in lower case, or an address without brackets.
+    /// A TCP server: a host name (of our own nexthops in lower case), or an address without brackets.
     Tcp {
         /// Name or address.
         host: String,
@@ -120,7 +122,8 @@ struct Canonical {
 }
 
 impl Destination {
-    fn new(transport: TransportName, servers: Vec<Server>) -> Self {
+    /// `servers` must not be empty.
+    pub(super) fn new(transport: TransportName, servers: Vec<Server>) -> Self {
         let mut hasher = DefaultHasher::new();
         (&transport, &servers).hash(&mut hasher);
         Self(Arc::new(Canonical { transport, servers, hash: hasher.finish() }))
@@ -291,13 +294,13 @@ fn parse_destination(word: &str) -> Result<Written, BadNexthop> {
 }
 
 /// The inside of brackets, canonical: an address, IPv6 also with the tag of RFC 5321 section 4.1.3.
-fn parse_address(text: &str) -> Option<String> {
+pub(super) fn parse_address(text: &str) -> Option<String> {
     let is_tagged = text.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case("ipv6:"));
     let untagged = if is_tagged { &text[5..] } else { text };
     untagged.parse::<IpAddr>().ok().map(|address| address.to_string())
 }
 
-fn is_host_name(host: &str) -> bool {
+pub(super) fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))

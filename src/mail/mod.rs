@@ -11,6 +11,7 @@ mod destination;
 mod dsn;
 mod envelope;
 mod outcome;
+mod postfix_nexthop;
 mod queue_id;
 mod text;
 
@@ -21,5 +22,6 @@ pub use destination::{BadNexthop, Destination, Nexthop, Protocol, Server, Transp
 pub use dsn::{BadParameter, Notify, OriginalRecipient, Return, from_xtext, xtext};
 pub use envelope::{Batch, BodyType, Envelope, Recipient};
 pub use outcome::{EnhancedStatus, Outcome, Reason};
+pub use postfix_nexthop::PostfixNexthops;
 pub use queue_id::QueueId;
 pub use text::{printable, same_but_for_case, shortened};
