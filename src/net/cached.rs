@@ -216,16 +216,14 @@ impl CachedConnection {
 
     /// The cached connection, if it leads to `destination` and nothing speaks against it. Any other is closed.
     fn take_fitting(&mut self, destination: &Destination, transport: &Arc<Transport>) -> Option<Connection> {
-        let fits = |cached: &Cached| cached.destination == *destination && cached.transport == *transport;
+        let fits = |cached: &Cached| {
+            let Cached { connection, destination: leads_to, transport: by } = cached;
+            leads_to == destination && by == transport && !connection.is_too_old(transport)
+        };
         if !self.cached.as_ref().is_some_and(fits) {
             self.close(&|| true);
         }
         let cached = self.cached.take()?;
-        if cached.connection.is_too_old(transport) {
-            self.say_goodbye(&|| true);
-            self.leaving = Some(cached);
-            return None;
-        }
         (!cached.connection.is_stale()).then_some(cached.connection)
     }
 

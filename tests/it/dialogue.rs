@@ -50,6 +50,13 @@
 //! | `@envid TEXT`, `@ret FULL\|HDRS`, `@smtputf8 yes` | | |
 //! | `@content TEXT` | `Subject: hi\r\n\r\nhello\r\n` (22 octets) | with escapes |
 //! | `@content-octets N` | | lines of `x`, N octets in all |
+//! | `@seven-bit TEXT` | none | the content in its seven-bit form |
+//! | `@declared-size N` | its octets | of the content |
+//! | `@body unknown` | by its octets | what is known of the content |
+//! | `@utf8 WANTED REQUIRED` | by address | `yes` or `no` each: whether SMTPUTF8 is needed |
+//! | `@origin NAME ADDR PORT PROTO HELO IDENT CONTEXT` | none | where the message came from; `-` is unknown |
+//! | `@probe yes` | no | nothing is to be delivered |
+//! | `@habit NAME VALUE` | ours | a field of `config::Habits` |
 //! | `@rested TIME` | 0s | how long the connection has been idle before this transaction |
 
 use std::fs;
@@ -59,8 +66,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lastmile::mail::{Address, EnhancedStatus, Envelope, Outcome, Protocol, Recipient, Sender, Server};
-use lastmile::smtp::Stage;
+use lastmile::mail::{
+    Address, BodyType, EnhancedStatus, Envelope, Outcome, Protocol, Recipient, Sender, Server,
+};
+use lastmile::smtp::{Smtputf8, Stage};
 
 use crate::support::{ScriptedPeer, Step};
 
@@ -86,6 +95,8 @@ pub struct Setup {
     pub server: Server,
     /// Keys of a transport, and their values.
     pub options: Vec<(String, String)>,
+    /// Fields of `config::Habits`, and their values.
+    pub habits: Vec<(String, String)>,
     /// Limits of stages; the others have [`Setup::DEFAULT_TIMEOUT`].
     pub timeouts: Vec<(Stage, Duration)>,
 }
@@ -102,8 +113,23 @@ pub struct Delivery {
     pub sender: Sender,
     pub recipients: Vec<Recipient>,
     pub content: Vec<u8>,
+    /// The content as it goes to a server that takes seven bits only.
+    pub seven_bit: Option<Vec<u8>>,
+    pub declared_size: Option<u64>,
+    pub body: Option<BodyType>,
+    pub smtputf8: Smtputf8,
+    /// Name, address, port, protocol, HELO, queue name and rewrite context.
+    pub origin: Option<[String; 7]>,
+    pub probe: bool,
     /// How long the connection is to have been idle.
     pub rested: Duration,
+}
+
+impl Delivery {
+    /// The content that the peer is to hear.
+    pub fn on_the_wire(&self) -> &[u8] {
+        self.seven_bit.as_ref().unwrap_or(&self.content)
+    }
 }
 
 /// What became of a recipient.
@@ -192,7 +218,8 @@ pub fn play<C: Client>(dialogue: &Dialogue, connect: impl FnOnce(&Setup) -> C) -
         Server::Unix(_) => Server::Unix(directory.path().join("lmtp")),
         tcp @ Server::Tcp { .. } => tcp.clone(),
     };
-    let contents = dialogue.transactions.iter().map(|transaction| transaction.delivery.content.clone());
+    let contents =
+        dialogue.transactions.iter().map(|transaction| transaction.delivery.on_the_wire().to_vec());
     let peer = ScriptedPeer::start(&server, peer_steps(dialogue), contents.collect())
         .map_err(|error| format!("the peer cannot start: {error}"))?;
     let setup = Setup { server: peer.server().clone(), ..dialogue.setup.clone() };

@@ -10,11 +10,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lastmile::config::{Config, Sources, Timeout, Timeouts, Transport};
-use lastmile::mail::{Batch, Destination, Outcome, Protocol};
+use lastmile::config::{Config, EightBit, Habits, Sources, Timeout, Timeouts, Transport};
+use lastmile::mail::{Batch, Destination, Outcome, Protocol, Reason};
 use lastmile::net;
-use lastmile::net::{CachedConnection, Delivered, FileContent, Observer, Peer, Stepwise};
-use lastmile::smtp::{Capabilities, Settled, Stage};
+use lastmile::net::{CachedConnection, Content, Delivered, FileContent, Observer, Peer, Stepwise, Taken};
+use lastmile::smtp::{Capabilities, Origin, Settled, Stage};
 
 use super::{Became, Client, Delivery, Setup};
 
@@ -35,7 +35,13 @@ impl Shipped {
             Protocol::Lmtp => "lmtp",
             Protocol::Smtp => "smtp",
         };
-        Self::to(&format!("{name}:{}", setup.server), &setup.options, &setup.timeouts)
+        let mut client = Self::to(&format!("{name}:{}", setup.server), &setup.options, &setup.timeouts);
+        let mut transport = Transport::clone(&client.transport);
+        for (name, value) in &setup.habits {
+            set_habit(&mut transport.habits, name, value);
+        }
+        client.transport = Arc::new(transport);
+        client
     }
 
     /// Sets it up for `nexthop`, which names its transport.
@@ -58,6 +64,28 @@ impl Shipped {
         }
         let cached = CachedConnection::new(MYHOSTNAME.to_owned(), Arc::new(Stepwise::default()));
         Self { cached, transport: Arc::new(transport), destination }
+    }
+}
+
+fn set_habit(habits: &mut Habits, name: &str, value: &str) {
+    let time = || Duration::from_millis(value.strip_suffix("ms").expect("a time in ms").parse().expect("ms"));
+    let yes = value == "yes";
+    match name {
+        "lhlo_name" => habits.lhlo_name = Some(value.to_owned()),
+        "refused_hello_bounces" => habits.refused_hello_bounces = yes,
+        "refused_greeting_bounces" => habits.refused_greeting_bounces = yes,
+        "eight_bit" => {
+            habits.eight_bit = match value {
+                "convert" => EightBit::Convert,
+                "send" => EightBit::Send,
+                _ => EightBit::Refuse,
+            }
+        }
+        "xforward" => habits.xforward = Timeout::new(time()),
+        "reuse_time_limit" => habits.reuse_time_limit = Some(time()),
+        "unquoted_envelope" => habits.unquoted_envelope = yes,
+        "probe_until_data" => habits.probe_until_data = yes,
+        _ => panic!("{name:?} is no habit that a dialogue can have"),
     }
 }
 
@@ -86,11 +114,23 @@ impl Client for Shipped {
         let batch = Batch::new(envelope, delivery.sender.clone(), self.destination.clone(), recipients);
         let batch = batch.expect("a delivery has recipients");
         let file = file_of(&delivery.content).expect("a temporary file");
-        let content =
+        let as_it_is =
             FileContent { prefix: b"", file: &file, offset: 0, length: delivery.content.len() as u64 };
-        let mut collector = Collector::default();
-        let delivered =
-            self.cached.deliver(&net::Delivery::new(&batch, &content, &self.transport), &mut collector);
+        let content = Odd { as_it_is, delivery };
+        let mut collector = Collector { is_probe: delivery.probe, ..Collector::default() };
+        let mut asked = net::Delivery::new(&batch, &content, &self.transport);
+        let origin = delivery.origin.as_ref().map(|words| words.each_ref().map(String::as_str));
+        asked.origin = origin.map(|[name, address, port, protocol, helo, ident, rewrite_context]| Origin {
+            name,
+            address,
+            port,
+            protocol,
+            helo,
+            ident,
+            rewrite_context,
+        });
+        (asked.body, asked.smtputf8, asked.probe) = (delivery.body, delivery.smtputf8, delivery.probe);
+        let delivered = self.cached.deliver(&asked, &mut collector);
         self.cached.say_goodbye(&|| false);
         assert!(!matches!(delivered, Delivered::Busy(_)), "the peer's backlog has room");
         collector.outcomes(&batch)
@@ -98,6 +138,34 @@ impl Client for Shipped {
 
     fn close(&mut self) {
         self.cached.close(&|| false);
+    }
+}
+
+/// Content that may be declared with another size than it has, and that may have a seven-bit form.
+struct Odd<'a> {
+    as_it_is: FileContent<'a>,
+    delivery: &'a Delivery,
+}
+
+impl Content for Odd<'_> {
+    fn size(&self) -> u64 {
+        self.as_it_is.size()
+    }
+
+    fn declared_size(&self) -> u64 {
+        self.delivery.declared_size.unwrap_or(self.size())
+    }
+
+    fn for_each_piece(&self, buffer: &mut Vec<u8>, take: &mut dyn FnMut(&[u8]) -> Taken) -> Taken {
+        self.as_it_is.for_each_piece(buffer, take)
+    }
+
+    fn for_each_seven_bit_piece(&self, buffer: &mut Vec<u8>, take: &mut dyn FnMut(&[u8]) -> Taken) -> Taken {
+        match &self.delivery.seven_bit {
+            // Octet by octet, as a converter may well do it.
+            Some(content) => content.chunks(1).try_for_each(take),
+            None => self.as_it_is.for_each_seven_bit_piece(buffer, take),
+        }
     }
 }
 
@@ -114,6 +182,10 @@ pub struct Collector {
     pub settled: Vec<Settled>,
     pub notes: Vec<String>,
     pub protocol_errors: Vec<String>,
+    pub warnings: Vec<String>,
+    /// Why the destination is to be spared.
+    pub failed: Vec<String>,
+    is_probe: bool,
     at_stake: BTreeSet<u32>,
 }
 
@@ -136,6 +208,7 @@ impl Observer for Collector {
     fn ready(&mut self, _: &Peer, _: &Capabilities, _: u32) {}
 
     fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()> {
+        assert!(!self.is_probe, "a probe delivers nothing");
         self.at_stake.extend(positions);
         Ok(())
     }
@@ -144,13 +217,25 @@ impl Observer for Collector {
         for one in &settled {
             let at_stake = self.at_stake.contains(&one.position);
             let got_it = matches!(one.outcome, Outcome::Delivered(_)) || one.in_doubt;
-            assert!(at_stake || !got_it, "{one:?} may have the message, and was not marked before");
+            assert!(
+                at_stake || !got_it || self.is_probe,
+                "{one:?} may have the message, and was not marked before"
+            );
         }
         self.settled.extend(settled);
     }
 
+    fn destination_failed(&mut self, reason: &Reason) {
+        let before = self.settled.len();
+        self.failed.push(format!("{before}: {} {}", reason.status, reason.text));
+    }
+
     fn note(&mut self, text: &str) {
         self.notes.push(text.to_owned());
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
     }
 
     fn protocol_error(&mut self, text: &str) {

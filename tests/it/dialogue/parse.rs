@@ -10,7 +10,7 @@ use std::time::Duration;
 use lastmile::mail::{
     Address, BodyType, EnhancedStatus, Envelope, Protocol, QueueId, Recipient, Sender, Server,
 };
-use lastmile::smtp::Stage;
+use lastmile::smtp::{Smtputf8, Stage};
 
 use super::{Delivery, Dialogue, Expected, Setup, Transaction};
 use crate::support::Step;
@@ -45,6 +45,12 @@ struct Directives {
     ret: Option<String>,
     smtputf8: bool,
     content: Option<Vec<u8>>,
+    seven_bit: Option<Vec<u8>>,
+    declared_size: Option<u64>,
+    body_unknown: bool,
+    utf8: Smtputf8,
+    origin: Option<[String; 7]>,
+    probe: bool,
     rested: Duration,
 }
 
@@ -53,6 +59,7 @@ struct Parser {
     protocol: Option<Protocol>,
     tcp: bool,
     options: Vec<(String, String)>,
+    habits: Vec<(String, String)>,
     timeouts: Vec<(Stage, Duration)>,
     directives: Directives,
     steps: Vec<(usize, Step)>,
@@ -104,6 +111,7 @@ impl Parser {
             "protocol" => self.protocol = Some(value.parse()?),
             "listen" if matches!(value, "unix" | "tcp") => self.tcp = value == "tcp",
             "option" => self.options.push(pair().map(|(key, value)| (key.to_owned(), value.to_owned()))?),
+            "habit" => self.habits.push(pair().map(|(key, value)| (key.to_owned(), value.to_owned()))?),
             "timeout" => self.timeouts.push((parse_stage(pair()?.0)?, parse_time(pair()?.1)?)),
             "sender" => directives.sender = Some(value.parse().map_err(|error| format!("{error}"))?),
             "recipients" => {
@@ -116,6 +124,12 @@ impl Parser {
             "smtputf8" => directives.smtputf8 = value == "yes",
             "content" => directives.content = Some(unescape(value)?),
             "content-octets" => directives.content = Some(filler(parse_octets(value)?)),
+            "seven-bit" => directives.seven_bit = Some(unescape(value)?),
+            "declared-size" => directives.declared_size = Some(parse_octets(value)? as u64),
+            "body" if value == "unknown" => directives.body_unknown = true,
+            "utf8" => directives.utf8 = parse_utf8(pair()?)?,
+            "origin" => directives.origin = Some(parse_origin(value)?),
+            "probe" => directives.probe = value == "yes",
             "rested" => directives.rested = parse_time(value)?,
             _ => return Err(format!("@{key} {value} is no directive")),
         }
@@ -154,6 +168,7 @@ impl Parser {
             protocol: self.protocol.unwrap_or(Protocol::Lmtp),
             server,
             options: self.options,
+            habits: self.habits,
             timeouts: self.timeouts,
         };
         Ok(Dialogue { setup, transactions: self.transactions })
@@ -196,7 +211,19 @@ impl Directives {
             size: content.len() as u64,
         };
         let recipients = addresses.iter().enumerate().map(recipient).collect::<Result<_, _>>()?;
-        Ok(Delivery { envelope, sender, recipients, content, rested: self.rested })
+        Ok(Delivery {
+            body: (!self.body_unknown).then_some(envelope.body),
+            envelope,
+            sender,
+            recipients,
+            content,
+            seven_bit: self.seven_bit.clone(),
+            declared_size: self.declared_size,
+            smtputf8: self.utf8,
+            origin: self.origin.clone(),
+            probe: self.probe,
+            rested: self.rested,
+        })
     }
 }
 
@@ -255,6 +282,20 @@ pub fn parse_outcome(line: usize, text: &str) -> Result<Expected, String> {
     }
     let address = address.parse().map_err(|error| format!("{address}: {error}"))?;
     Ok(Expected { line, address, word: word.to_owned(), status, text: words.next().map(str::to_owned) })
+}
+
+fn parse_utf8(words: (&str, &str)) -> Result<Smtputf8, String> {
+    let yes = |word: &str| match word {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{word:?} is neither yes nor no")),
+    };
+    Ok(Smtputf8::Told { wanted: yes(words.0)?, required: yes(words.1)? })
+}
+
+fn parse_origin(text: &str) -> Result<[String; 7], String> {
+    let words: Vec<_> = text.split(' ').map(|word| if word == "-" { "" } else { word }.to_owned()).collect();
+    words.try_into().map_err(|words: Vec<_>| format!("an origin has seven words, not {}", words.len()))
 }
 
 fn parse_stage(name: &str) -> Result<Stage, String> {

@@ -93,7 +93,7 @@ impl Client for Mirror {
         let is_last = self.at == self.dialogue.transactions.len();
         let end = if is_last { transaction.steps_to_deliver } else { transaction.steps.len() };
         for (_, step) in &transaction.steps[..end] {
-            self.step(step, &transaction.delivery.content);
+            self.step(step, transaction.delivery.on_the_wire());
         }
         let outcome = |expected: &Expected| {
             let reason = Reason::local(expected.status, expected.text.clone().unwrap_or_default());
@@ -110,7 +110,7 @@ impl Client for Mirror {
     fn close(&mut self) {
         let transaction = self.dialogue.transactions[self.at - 1].clone();
         for (_, step) in &transaction.steps[transaction.steps_to_deliver..] {
-            self.step(step, &transaction.delivery.content);
+            self.step(step, transaction.delivery.on_the_wire());
         }
         self.stream = None;
     }
@@ -267,6 +267,9 @@ fn what_is_no_dialogue_is_refused_with_its_line() {
         ("S: <partial>\\q\n= b@x delivered 2.0.0", 1),
         ("@timeout rcpt 5\n= b@x delivered 2.0.0", 1),
         ("@timeout lunch 5s\n= b@x delivered 2.0.0", 1),
+        ("@origin a b c\n= b@x delivered 2.0.0", 1),
+        ("@body 7bit\n= b@x delivered 2.0.0", 1),
+        ("@utf8 yes\n= b@x delivered 2.0.0", 1),
     ] {
         assert_eq!(Dialogue::parse(text).unwrap_err().0, line, "{text}");
     }
