@@ -22,9 +22,9 @@ use crate::spool;
 pub fn run(role: Role, command: &[OsString]) -> ExitCode {
     let mut log = FirstLog::of(&role);
     match begin(role, command, &mut log) {
-        Ok(()) => {
+        Ok(code) => {
             log::logger().flush();
-            ExitCode::SUCCESS
+            code
         }
         Err(reason) => {
             log.fatal(&reason);
@@ -35,27 +35,29 @@ pub fn run(role: Role, command: &[OsString]) -> ExitCode {
 }
 
 /// Becomes what it was started as. The error is one sentence.
-fn begin(role: Role, command: &[OsString], log: &mut FirstLog) -> Result<(), String> {
-    let environment = Environment::of_this_process().map_err(in_words)?;
+fn begin(role: Role, command: &[OsString], log: &mut FirstLog) -> Result<ExitCode, String> {
+    let environment = Environment::of_this_process();
     log.learn(&environment);
     let options = Options::parse(command.get(1..).unwrap_or_default()).map_err(in_words)?;
     log.settings.to_stderr = options.log_to_stderr;
     log.is_verbose |= options.verbose > 0;
     if environment.supervisor.is_some() || options.one_client {
-        work(role, options, environment, log)
+        work(role, options, environment, log).map(|()| ExitCode::SUCCESS)
     } else {
         supervise(command, &options)
     }
 }
 
-fn supervise(command: &[OsString], options: &Options) -> Result<(), String> {
+fn supervise(command: &[OsString], options: &Options) -> Result<ExitCode, String> {
     let supervisor = Supervisor::start(command, options).map_err(in_words)?;
     match supervisor.wait().map_err(in_words)? {
-        End::Worker { pid, status } if !status.success() => Err(format!(
+        End::Worker { pid, status } if status.code().is_none() => Err(format!(
             "the worker, process {pid}, has ended with {status}: mail that it was delivering stays in the queue, and \
              the next connection starts another"
         )),
-        End::Worker { .. } | End::MasterHasClosed => Ok(()),
+        // It has said why.
+        End::Worker { status, .. } if !status.success() => Ok(ExitCode::FAILURE),
+        End::Worker { .. } | End::MasterHasClosed => Ok(ExitCode::SUCCESS),
     }
 }
 

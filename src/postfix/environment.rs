@@ -2,7 +2,7 @@
 //!
 //! - Owns: the variables that count, and what holds where one is missing.
 //! - Leaves to others: main.cf, which says the rest.
-//! - Always true: a value that cannot be is an error, not a guess.
+//! - Always true: a number that is none is missing, and who needs it says so; the log is found all the same.
 //!
 //! `MAIL_DEBUG`, which asks for `debugger_command`, is passed over: a debugger attaches to a running process by itself.
 
@@ -37,41 +37,27 @@ pub struct Environment {
 /// names, so nobody else's finds its way here. (It does not begin with LASTMILE_, as keys of our configuration do.)
 pub const SUPERVISOR: &str = "SUPERVISOR_PID";
 
-/// A variable with a value that it cannot have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the environment says {name}={value:?}, which is no number as {whose} writes it")]
-pub struct BadEnvironment {
-    name: &'static str,
-    value: OsString,
-    whose: &'static str,
-}
-
 impl Environment {
     /// Understands the variables of this process.
-    pub fn of_this_process() -> Result<Self, BadEnvironment> {
+    pub fn of_this_process() -> Self {
         Self::read(|name| std::env::var_os(name))
     }
 
     /// Understands the variables that `lookup` finds. An empty one is none.
-    pub fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, BadEnvironment> {
+    pub fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
         let value = |name| lookup(name).filter(|value| !value.is_empty());
         let text = |name| value(name).and_then(|value| value.into_string().ok());
-        let number = |name: &'static str, radix, whose| {
-            let Some(value) = value(name) else { return Ok(None) };
-            let number = value.to_str().and_then(|digits| digits_in(radix, digits));
-            number.map(Some).ok_or(BadEnvironment { name, value, whose })
-        };
-        let supervisor = number(SUPERVISOR, 10, "a supervisor")?;
-        Ok(Self {
+        let number = |name, radix| text(name).and_then(|digits| digits_in(radix, &digits));
+        Self {
             config_directory: value("MAIL_CONFIG").map_or_else(|| CONFIG_DIRECTORY.into(), PathBuf::from),
             log_tag: text("MAIL_LOGTAG").unwrap_or_else(|| LOG_TAG.to_owned()),
             postlog_socket: value("POSTLOG_SERVICE").map(PathBuf::from),
             postlog_host: text("POSTLOG_HOSTNAME"),
-            generation: number("GENERATION", 8, "master(8)")?,
+            generation: number("GENERATION", 8),
             // Any value, also an empty one.
             is_verbose: lookup("MAIL_VERBOSE").is_some(),
-            supervisor: supervisor.map(u32::cast_signed),
-        })
+            supervisor: number(SUPERVISOR, 10).map(u32::cast_signed),
+        }
     }
 
     /// main.cf.
@@ -90,7 +76,7 @@ fn digits_in(radix: u32, text: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Environment, BadEnvironment> {
+    fn read(variables: &[(&str, &str)]) -> Environment {
         Environment::read(|name| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(*value))
         })
@@ -98,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_has_postfix_s_defaults() {
-        let environment = read(&[]).unwrap();
+        let environment = read(&[]);
         assert_eq!(environment.main_cf(), Path::new("/etc/postfix/main.cf"));
         assert_eq!(environment.log_tag, "postfix");
         assert_eq!((environment.generation, environment.supervisor), (None, None));
@@ -127,7 +113,7 @@ mod tests {
             is_verbose: true,
             supervisor: Some(4711),
         };
-        assert_eq!(environment, Ok(expected));
+        assert_eq!(environment, expected);
     }
 
     #[test]
@@ -140,8 +126,8 @@ mod tests {
             (SUPERVISOR, "-1"),
             (SUPERVISOR, "me"),
         ] {
-            let error = read(&[(name, value)]).unwrap_err().to_string();
-            assert!(error.contains(&format!("{name}={value:?}")), "{error}");
+            let environment = read(&[(name, value)]);
+            assert_eq!((environment.generation, environment.supervisor), (None, None), "{name}={value}");
         }
     }
 }

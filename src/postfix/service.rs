@@ -43,7 +43,7 @@ pub enum ServiceError {
     /// master(8) tells its children which generation they are.
     #[error(
         "this program is started by Postfix's master(8), as the command of a service in master.cf, and not by hand: \
-         its environment has no GENERATION"
+         its environment has no GENERATION, or none that is an octal number"
     )]
     NoGeneration,
     /// A listening socket that cannot be used.

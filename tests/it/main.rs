@@ -1,7 +1,7 @@
 //! The program and the repository, without anybody else's server.
 //!
 //! - Owns: crashes, power losses, signals and restarts of the agent; strangers, bad input and overload; conversations with
-//!   scripted peers; rules for every file.
+//!   scripted peers; services under a master(8) of our own; rules for every file.
 //! - Leaves to others: real mail servers (`peers`).
 //! - Always true: each test has directories and sockets of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -22,6 +22,7 @@ mod manual;
 mod notice;
 mod overload;
 mod parsers;
+mod postfix;
 mod power_loss;
 mod queue;
 mod sendmail;
