@@ -37,8 +37,12 @@ fn the_worker_has_the_sockets_and_the_supervisor_nothing_to_lose() {
         assert_ne!(u32::from_str_radix(flags, 8).unwrap() & CLOSED_ON_EXEC, 0, "{number}: {}", own[number]);
     }
     assert_eq!(status_field(supervisor, "Threads:").as_deref(), Some("1"));
-    // Signals: SIGPIPE is ignored as in every Rust program, and no other; none is caught.
-    assert_eq!(status_field(supervisor, "SigIgn:").as_deref(), Some("0000000000001000"));
+    for field in ["SigIgn:", "SigCgt:", "SigBlk:"] {
+        let signals = u64::from_str_radix(&status_field(supervisor, field).unwrap(), 16).unwrap();
+        for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+            assert_eq!(signals >> (signal.as_raw() - 1) & 1, 0, "{field} {signal:?}");
+        }
+    }
     assert_eq!(own.get(&0).map(String::as_str), Some("/dev/null"));
     assert_eq!(master.stderr(), "");
 }
