@@ -14,3 +14,6 @@ mod values;
 pub use postconf::Source;
 pub use settings::{AddressFormat, ConnectionCache, Notices, Services, Settings, TableNames, Version};
 pub use values::{Problems, Values};
+
+pub(in crate::postfix) use main_cf::logical_lines;
+pub(in crate::postfix) use values::{elements, list, without_braces};
