@@ -14,3 +14,4 @@ mod delivery;
 mod direct;
 mod dovecot;
 mod harness;
+mod proxymap;
