@@ -15,3 +15,4 @@ mod direct;
 mod dovecot;
 mod harness;
 mod proxymap;
+mod postfix;

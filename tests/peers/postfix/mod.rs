@@ -1,0 +1,15 @@
+//! The program as a delivery agent of a real Postfix: every scenario is played with Postfix's own lmtp(8), too, and
+//! what can be seen from outside must be the same.
+//!
+//! - Owns: the scenarios; a private Postfix, a server that remembers, and the comparison they need.
+//! - Leaves to others: the protocols octet by octet (tests of the code itself), our own queue (`delivery`).
+//! - Always true: differences that are wanted are declared, each with its reason, and have to be there.
+
+mod answers;
+mod client;
+mod conversation;
+mod instance;
+mod mask;
+mod observation;
+mod processes;
+mod server;
