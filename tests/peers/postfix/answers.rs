@@ -1,47 +1,154 @@
 //! What servers answer, and what becomes of each recipient.
+//!
+//! - Owns: answers to MAIL, RCPT, DATA and the content; what main.cf lets become of them.
+//! - Leaves to others: conversations that break (`broken`).
 
 use super::client::both;
 use super::instance::{Place, Postfix, Settings};
+use super::mail::submit;
 use super::observation::observe;
-use super::server::{Answer, Server, Stage, say};
+use super::server::{Answer, At, Server, Stage, say};
 
-/// A message with all its header fields.
-pub fn message(name: &str) -> Vec<u8> {
-    format!(
-        "From: <{name}@sender.example>\nTo: somebody@example.org\nSubject: {name}\n\
-         Date: Sat, 21 Nov 2026 19:30:00 +0000 (UTC)\nMessage-ID: <{name}@id.example>\n\nThe text of {name}.\n"
-    )
-    .into_bytes()
+/// A server whose answers go by the recipient's local part, and the sender's.
+fn choosy(at: &At<'_>) -> Answer {
+    let name = at.sender.split('@').next().unwrap_or_default();
+    match (at.stage, at.user(), name) {
+        (Stage::Mail, _, "mail-busy") => say("451 4.3.0 not now"),
+        (Stage::Mail, _, "mail-refused") => say("550 5.7.1 not you"),
+        (Stage::Mail, _, "mail-no-status") => say("554 no"),
+        (Stage::Mail, _, "mail-syntax") => say("501 5.5.4 what?"),
+        (Stage::Mail, _, "mail-wrong-class") => say("354 go on"),
+        (Stage::Data, _, "data-busy") => say("451 4.3.0 not now"),
+        (Stage::Data, _, "data-refused") => say("554 5.6.0 not that"),
+        (Stage::Data, _, "data-wrong-class") => say("250 2.0.0 thanks"),
+        (Stage::Rcpt, "busy", _) => say("450 4.2.1 mailbox busy"),
+        (Stage::Rcpt, "nosuch", _) => say("550-5.1.1 no such user\n550 5.1.1 really not"),
+        (Stage::Rcpt, "bare", _) => say("550 no status at all"),
+        (Stage::Rcpt, "other-class", _) => say("550 4.1.1 a status of another class"),
+        (Stage::Rcpt, "odd-status", _) => say("450 4.1234.1 no status"),
+        (Stage::Rcpt, "wrong-class", _) => say("354 go on"),
+        (Stage::Rcpt, "unprintable", _) => Answer::Say("550 5.1.1 a\u{1}b\tc é".to_owned()),
+        (Stage::Rcpt, "long", _) => Answer::Say(format!("450 4.2.0 {}", "long ".repeat(300))),
+        (Stage::Rcpt, "many-lines", _) => {
+            let lines: String = (0..20).map(|line| format!("450-4.2.0 line {line}\n")).collect();
+            Answer::Say(format!("{lines}450 4.2.0 the last"))
+        }
+        (Stage::DataDone, "later", _) => say("452 4.2.2 over quota for now"),
+        (Stage::DataDone, "full", _) => say("552 5.2.2 over quota for good"),
+        (Stage::DataDone, "other-sent", _) => say("250 5.0.0 a status of another class"),
+        (Stage::DataDone, "lines", _) => say("250-2.0.0 stored\n250 2.6.0 for good"),
+        _ => Answer::Usual,
+    }
 }
 
-/// Submits a message of that name.
-#[track_caller]
-pub fn submit(postfix: &Postfix<'_>, name: &str, recipients: &[&str]) {
-    let sender = format!("{name}@sender.example");
-    let arguments = [&["-i", "-f", &sender][..], recipients].concat();
-    postfix.sendmail(&arguments, &message(name));
+/// What is submitted: a name, which the sender has, and recipients.
+const MIXES: [(&str, &[&str]); 14] = [
+    ("one", &["alice"]),
+    ("at-rcpt", &["busy", "alice", "nosuch"]),
+    ("at-end", &["later", "alice", "full"]),
+    ("both-ends", &["busy", "later", "alice", "full", "nosuch"]),
+    ("nobody", &["busy", "nosuch"]),
+    ("nobody-ever", &["nosuch", "bare"]),
+    ("statuses", &["bare", "other-class", "odd-status", "unprintable", "other-sent", "alice"]),
+    ("texts", &["long", "many-lines", "lines"]),
+    ("mail-busy", &["alice", "bob"]),
+    ("mail-refused", &["alice", "bob"]),
+    ("mail-no-status", &["alice"]),
+    ("mail-syntax", &["alice"]),
+    ("data-busy", &["alice", "nosuch", "busy"]),
+    ("data-refused", &["alice", "nosuch", "busy"]),
+];
+
+fn submit_mixes(postfix: &Postfix<'_>) {
+    for (name, users) in MIXES {
+        let recipients: Vec<_> = users.iter().map(|user| format!("{user}@test.example")).collect();
+        submit(postfix, name, &recipients.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// The reports on what qmgr and bounce wrote, as pflogsumm sums them up. `None` where it is not installed.
+fn totals(postfix: &Postfix<'_>) -> Option<Vec<String>> {
+    let log = postfix.path().join("log");
+    let output = std::process::Command::new("pflogsumm").arg("--verbose-msg-detail").arg(log).output().ok()?;
+    let text = String::from_utf8(output.stdout).unwrap();
+    // By hour of the day, and delays: these are times.
+    let is_time = |line: &&str| line.contains(':') || line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let (front, _) = text.split_once("Per-Hour").unwrap_or((&text, ""));
+    assert!(front.contains("delivered"), "{text}");
+    let lines = front.lines().filter(|line| is_time(line)).map(|line| line.trim().to_owned());
+    Some(lines.filter(|line| !line.contains("bytes")).collect())
 }
 
 #[test]
 fn each_recipient_has_an_outcome_of_its_own() {
     let pair = both(|client| {
         let place = Place::new();
-        let server = Server::start(place.path(), |at| match (at.stage, at.user()) {
-            (Stage::Rcpt, "busy") => say("450 4.2.1 mailbox busy"),
-            (Stage::Rcpt, "nosuch") => say("550-5.1.1 no such user\n550 5.1.1 really not"),
-            (Stage::DataDone, "later") => say("452 4.2.2 over quota for now"),
-            (Stage::DataDone, "full") => say("552 5.2.2 over quota for good"),
-            _ => Answer::Usual,
-        });
+        let server = Server::start(place.path(), choosy);
         let settings = Settings::default().route("test.example", server.unix());
         let postfix = Postfix::start(&place, client, settings);
-        submit(&postfix, "one", &["alice@test.example"]);
-        submit(&postfix, "at-rcpt", &["busy@test.example", "alice@test.example", "nosuch@test.example"]);
-        submit(&postfix, "at-end", &["later@test.example", "alice@test.example", "full@test.example"]);
+        submit_mixes(&postfix);
+        postfix.settle();
+        let mut seen = observe(&postfix, &[&server]);
+        for line in totals(&postfix).unwrap_or_default() {
+            seen.add("totals", line);
+        }
+        seen
+    });
+    let Some(pair) = pair else { return };
+    pair.show("at-rcpt log", &["to=<alice@test.example>", "dsn=2.0.0", "status=sent (250 2.0.0 "]);
+    pair.show("at-rcpt log", &["to=<busy@test.example>", "dsn=4.2.1", "status=deferred (host mx.test.example[DIR/"]);
+    pair.show("at-rcpt log", &["to=<nosuch@test.example>", "dsn=5.1.1", "said: 550-5.1.1 no such user 550 5.1.1 really"]);
+    pair.show("at-rcpt queue", &["done_recipient: nosuch@test.example"]);
+    pair.show("at-rcpt mailq", &["450 4.2.1 mailbox busy"]);
+    pair.show("at-rcpt notices", &["Final-Recipient: rfc822; nosuch@test.example"]);
+    pair.show("at-end queue", &["done_recipient: full@test.example"]);
+    pair.show("statuses log", &["to=<other-class@test.example>", "dsn=5.0.0", "status=bounced"]);
+    pair.show("statuses log", &["to=<odd-status@test.example>", "dsn=4.0.0", "status=deferred"]);
+    pair.show("mail-refused log", &["to=<bob@test.example>", "(in reply to MAIL FROM command)"]);
+    pair.show("data-busy log", &["to=<alice@test.example>", "(in reply to DATA command)"]);
+    pair.agree();
+}
+
+#[test]
+fn main_cf_turns_outcomes_into_others() {
+    let pair = both(|client| {
+        let place = Place::new();
+        let server = Server::start(place.path(), choosy);
+        let filter = place.path().join("filter");
+        // A refusal to be tried again, a deferral for good, and other words for a success.
+        let table = "/^5\\.1\\.1 .*really not/ 4.1.1 may come back\n/^4\\.2\\.1 / 5.2.1 busy for good\n\
+                     /^2\\.0\\.0 .*alice/ 2.3.4 filtered\n/^2\\.0\\.0 .*bob/ 5.3.4 not allowed\n";
+        std::fs::write(&filter, table).unwrap();
+        let main = format!("lmtp_delivery_status_filter = proxy:regexp:{}", filter.display());
+        let settings = Settings::main(&main).route("test.example", server.unix());
+        let postfix = Postfix::start(&place, client, settings);
+        submit(&postfix, "filtered", &["alice@test.example", "bob@test.example"]);
+        submit(&postfix, "turned", &["busy@test.example", "nosuch@test.example", "full@test.example"]);
         postfix.settle();
         observe(&postfix, &[&server])
     });
     let Some(pair) = pair else { return };
-    eprintln!("{:#?}", pair.stock);
+    pair.show("filtered log", &["to=<alice@test.example>", "dsn=2.3.4", "status=sent (filtered)"]);
+    pair.show("turned log", &["to=<busy@test.example>", "dsn=5.2.1", "status=bounced (busy for good)"]);
+    pair.show("turned log", &["to=<nosuch@test.example>", "dsn=4.1.1", "status=deferred (may come back)"]);
+    pair.show("turned log", &["to=<full@test.example>", "dsn=5.2.2", "status=bounced"]);
+    pair.agree();
+}
+
+#[test]
+fn soft_bounce_lets_nothing_return() {
+    let pair = both(|client| {
+        let place = Place::new();
+        let server = Server::start(place.path(), choosy);
+        let settings = Settings::main("soft_bounce = yes").route("test.example", server.unix());
+        let postfix = Postfix::start(&place, client, settings);
+        submit_mixes(&postfix);
+        postfix.settle();
+        assert!(postfix.notices().heard().transactions.is_empty(), "soft_bounce lets nothing return");
+        observe(&postfix, &[&server])
+    });
+    let Some(pair) = pair else { return };
+    pair.show("at-rcpt log", &["to=<nosuch@test.example>", "dsn=4.1.1", "status=SOFTBOUNCE (host "]);
+    pair.show("at-rcpt mailq", &["550-5.1.1 no such user"]);
     pair.agree();
 }

@@ -27,6 +27,7 @@ pub(super) fn serve(shared: &Arc<Shared>, number: usize, stream: impl Stream) {
         used: 0,
         transaction: None,
         forwarded: Vec::new(),
+        is_open: false,
     };
     let _ = conversation.run();
     if let Some(transaction) = conversation.transaction.take() {
@@ -42,6 +43,8 @@ struct Conversation<'a, S> {
     used: usize,
     transaction: Option<Transaction>,
     forwarded: Vec<String>,
+    /// MAIL was accepted.
+    is_open: bool,
 }
 
 /// The end of a conversation.
@@ -89,7 +92,8 @@ impl<S: Stream> Conversation<'_, S> {
                 let (connection, forwarded) = (self.number, std::mem::take(&mut self.forwarded));
                 self.transaction =
                     Some(Transaction { connection, mail, sender, forwarded, ..Transaction::default() });
-                self.answer(Stage::Mail, "", "250 2.1.0 ok").map(drop)
+                self.is_open = self.answer(Stage::Mail, "", "250 2.1.0 ok")?;
+                Ok(())
             }
             "RCPT" => self.recipient(words),
             "DATA" => self.data(),
@@ -116,6 +120,9 @@ impl<S: Stream> Conversation<'_, S> {
         let address = path(words);
         if let Some(transaction) = &mut self.transaction {
             transaction.recipients.push(words.to_owned());
+        }
+        if !self.is_open {
+            return self.write("503 5.5.1 MAIL first");
         }
         let reply = format!("250 2.1.5 {address} welcome");
         let is_accepted = self.answer(Stage::Rcpt, &address, &reply)?;

@@ -23,7 +23,7 @@ use crate::common::agent::{LASTMILE, run};
 use crate::common::process::{Process, look_for, tied_to_this_thread, wait_for};
 
 /// From a submission to the last line in the log, for mail that nothing holds up. A busy machine takes its time.
-pub const SETTLED: Duration = Duration::from_secs(60);
+pub const SETTLED: Duration = Duration::from_secs(40);
 /// How long a master may take to start, and all processes to end.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -316,7 +316,12 @@ impl<'a> Postfix<'a> {
     pub fn wait_for<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
         match look_for(SETTLED, look) {
             Some(found) => found,
-            None => panic!("waited {SETTLED:?} in vain for {what}; {:?}; the log:\n{}", self.client, self.log()),
+            None => panic!(
+                "waited {SETTLED:?} in vain for {what}; {:?}; active: {:?}; the log:\n{}",
+                self.client,
+                self.queued("active"),
+                self.log()
+            ),
         }
     }
 
@@ -361,10 +366,13 @@ impl<'a> Postfix<'a> {
         let on_its_way = || ["maildrop", "incoming", "active"].iter().any(|name| !self.queued(name).is_empty());
         // A bounce is made before its message goes; what a listing misses on the move stands in the next.
         self.wait_for("the end of all deliveries", || (!on_its_way() && !on_its_way()).then_some(()));
-        self.wait_for("the last lines of the log", || {
+        let untold = || {
             let log = self.log();
-            self.ids(&log).iter().all(|id| self.is_told(&log, id)).then_some(())
-        });
+            self.ids(&log).into_iter().find(|id| !self.is_told(&log, id))
+        };
+        if look_for(SETTLED, || untold().is_none().then_some(())).is_none() {
+            panic!("the log does not tell of the end of {:?}:\n{}", untold(), self.log());
+        }
     }
 
     /// Every queue ID in the log.

@@ -6,10 +6,15 @@
 //! - Always true: differences that are wanted are declared, each with its reason, and have to be there.
 
 mod answers;
+mod broken;
 mod client;
+mod content;
 mod conversation;
 mod instance;
+mod mail;
 mod mask;
+mod milter;
+mod notices;
 mod observation;
 mod processes;
 mod server;

@@ -95,6 +95,8 @@ fn of_log(mask: &Mask, log: &str) -> Topics {
         }
         let (text, is_carrier) = mask.log_line(line);
         let topic = match mask.name_in(line) {
+            // What the mail system wrote itself and the program under test carried: probes.
+            Some("notice") if is_carrier => "probes".to_owned(),
             Some("notice") => continue,
             Some(name) => format!("{name} log"),
             None if is_carrier || ["warning:", "fatal:", "panic:"].iter().any(|word| text.contains(word)) => {
