@@ -375,10 +375,11 @@ impl<'a> Postfix<'a> {
         }
     }
 
-    /// Every queue ID in the log.
+    /// The queue ID of every message in the log. One that bounce(8) began and gave up has none.
     pub fn ids(&self, log: &str) -> Vec<String> {
         let mut ids: Vec<String> = Vec::new();
-        for line in log.lines().filter(|line| line.contains(": message-id=")) {
+        let is_one = |line: &&str| line.contains(": from=<") || line.contains(": uid=");
+        for line in log.lines().filter(is_one) {
             let id = line.split(": ").nth(1).unwrap_or_default();
             if !id.is_empty() && !ids.iter().any(|known| known == id) {
                 ids.push(id.to_owned());

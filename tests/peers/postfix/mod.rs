@@ -10,6 +10,7 @@ mod broken;
 mod client;
 mod content;
 mod conversation;
+mod envelopes;
 mod instance;
 mod mail;
 mod mask;

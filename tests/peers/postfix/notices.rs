@@ -131,7 +131,7 @@ fn smtpd_asks_about_recipients() {
     let Some(pair) = both(|client| probe(client, "")) else { return };
     pair.show("replies", &["250 2.1.5 Ok"]);
     pair.show("replies", &["550 5.1.1 <nosuch@test.example>: Recipient address rejected: undeliverable address: host "]);
-    pair.show("replies", &["450 4.2.1 <busy@test.example>"]);
+    pair.show("replies", &["450 4.1.1 <busy@test.example>"]);
     pair.show("probes", &["to=<alice@test.example>", "status=deliverable"]);
     pair.agree();
 }

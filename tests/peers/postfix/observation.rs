@@ -109,7 +109,7 @@ fn of_log(mask: &Mask, log: &str) -> Topics {
     for (topic, lines) in &mut topics {
         // Recipients of different destinations are told of in any order.
         lines.sort();
-        if topic == "warnings" {
+        if topic == "warnings" || topic == "probes" {
             lines.dedup();
         }
     }
@@ -161,10 +161,17 @@ fn of_notices(mask: &Mask, server: &Server) -> Topics {
         let topic = topics.entry(format!("{name} notices")).or_insert_with(Vec::new);
         topic.push(lines.join("\n"));
     }
-    // Two to the same sender come in any order.
-    for lines in topics.values_mut() {
-        lines.sort();
-        *lines = lines.iter().flat_map(|notice| notice.split('\n')).map(str::to_owned).collect();
+    in_order(topics)
+}
+
+/// Several of the same sender come in any order; a probe may be repeated.
+fn in_order(mut topics: Topics) -> Topics {
+    for (topic, wholes) in &mut topics {
+        wholes.sort();
+        if topic.starts_with("double-bounce ") {
+            wholes.dedup();
+        }
+        *wholes = wholes.iter().flat_map(|whole| whole.split('\n')).map(str::to_owned).collect();
     }
     topics
 }
@@ -184,9 +191,9 @@ fn of_server(mask: &Mask, heard: &Heard) -> Topics {
             lines.push(format!("accepted {}", transaction.accepted.len()));
         }
         lines.extend(content(mask, transaction));
-        topics.entry(format!("{name} wire")).or_default().extend(lines);
+        topics.entry(format!("{name} wire")).or_default().push(lines.join("\n"));
     }
-    topics
+    in_order(topics)
 }
 
 /// The lines of the content, in printable form.
