@@ -69,10 +69,12 @@ fn submit_mixes(postfix: &Postfix<'_>) {
 /// The reports on what qmgr and bounce wrote, as pflogsumm sums them up. `None` where it is not installed.
 fn totals(postfix: &Postfix<'_>) -> Option<Vec<String>> {
     let log = postfix.path().join("log");
-    let output = std::process::Command::new("pflogsumm").arg("--verbose-msg-detail").arg(log).output().ok()?;
+    let output =
+        std::process::Command::new("pflogsumm").arg("--verbose-msg-detail").arg(log).output().ok()?;
     let text = String::from_utf8(output.stdout).unwrap();
     // By hour of the day, and delays: these are times.
-    let is_time = |line: &&str| line.contains(':') || line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let is_time =
+        |line: &&str| line.contains(':') || line.trim_start().starts_with(|c: char| c.is_ascii_digit());
     let (front, _) = text.split_once("Per-Hour").unwrap_or((&text, ""));
     assert!(front.contains("delivered"), "{text}");
     let lines = front.lines().filter(|line| is_time(line)).map(|line| line.trim().to_owned());
@@ -96,8 +98,14 @@ fn each_recipient_has_an_outcome_of_its_own() {
     });
     let Some(pair) = pair else { return };
     pair.show("at-rcpt log", &["to=<alice@test.example>", "dsn=2.0.0", "status=sent (250 2.0.0 "]);
-    pair.show("at-rcpt log", &["to=<busy@test.example>", "dsn=4.2.1", "status=deferred (host mx.test.example[DIR/"]);
-    pair.show("at-rcpt log", &["to=<nosuch@test.example>", "dsn=5.1.1", "said: 550-5.1.1 no such user 550 5.1.1 really"]);
+    pair.show(
+        "at-rcpt log",
+        &["to=<busy@test.example>", "dsn=4.2.1", "status=deferred (host mx.test.example[DIR/"],
+    );
+    pair.show(
+        "at-rcpt log",
+        &["to=<nosuch@test.example>", "dsn=5.1.1", "said: 550-5.1.1 no such user 550 5.1.1 really"],
+    );
     pair.show("at-rcpt queue", &["done_recipient: nosuch@test.example"]);
     pair.show("at-rcpt mailq", &["450 4.2.1 mailbox busy"]);
     pair.show("at-rcpt notices", &["Final-Recipient: rfc822; nosuch@test.example"]);

@@ -82,9 +82,21 @@ fn play(client: Client, offers: &[&str]) -> Observation {
 fn a_conversation_that_breaks_defers() {
     let Some(pair) = both(|client| play(client, &OFFERS)) else { return };
     for (name, dsn, words) in [
-        ("greeting-closed", "4.4.2", "lost connection with 127.0.0.1[127.0.0.1] while receiving the initial server greeting"),
-        ("greeting-421", "4.3.2", "host 127.0.0.1[127.0.0.1] refused to talk to me: 421 4.3.2 go away for now"),
-        ("greeting-554", "4.7.1", "host 127.0.0.1[127.0.0.1] refused to talk to me: 554 5.7.1 no service here"),
+        (
+            "greeting-closed",
+            "4.4.2",
+            "lost connection with 127.0.0.1[127.0.0.1] while receiving the initial server greeting",
+        ),
+        (
+            "greeting-421",
+            "4.3.2",
+            "host 127.0.0.1[127.0.0.1] refused to talk to me: 421 4.3.2 go away for now",
+        ),
+        (
+            "greeting-554",
+            "4.7.1",
+            "host 127.0.0.1[127.0.0.1] refused to talk to me: 554 5.7.1 no service here",
+        ),
         ("greeting-silence", "4.4.2", "timed out while receiving the initial server greeting"),
         ("lhlo-closed", "4.4.2", "while performing the LHLO handshake"),
         ("mail-closed", "4.4.2", "while sending MAIL FROM"),
@@ -95,7 +107,10 @@ fn a_conversation_that_breaks_defers() {
         pair.show(&format!("{name} log"), &["to=<alice@", dsn, "status=deferred (", words]);
         pair.show(&format!("{name}-again log"), &["relay=none", "delivery temporarily suspended: "]);
     }
-    pair.show("lhlo-502 log", &["dsn=5.5.1", "status=bounced (host 127.0.0.1[127.0.0.1] refused to talk to me: 502"]);
+    pair.show(
+        "lhlo-502 log",
+        &["dsn=5.5.1", "status=bounced (host 127.0.0.1[127.0.0.1] refused to talk to me: 502"],
+    );
     pair.show("dot-second-closed log", &["to=<alice@", "status=sent"]);
     pair.show("dot-second-closed log", &["to=<zoe@", "status=deferred"]);
     pair.show("quit-closed-again log", &["status=sent"]);
@@ -157,8 +172,14 @@ fn what_cannot_be_reached_or_used_is_named() {
         pair.show(&format!("{name} log"), &["relay=none", dsn, "status=deferred (", words]);
         pair.show(&format!("{name}-again log"), &["delivery temporarily suspended: "]);
     }
-    pair.show("small log", &["dsn=5.3.4", "status=bounced (message size ", "exceeds size limit 300 of server "]);
-    pair.show("utf8 log", &["dsn=5.6.7", "status=bounced (SMTPUTF8 is required, but was not offered by host "]);
+    pair.show(
+        "small log",
+        &["dsn=5.3.4", "status=bounced (message size ", "exceeds size limit 300 of server "],
+    );
+    pair.show(
+        "utf8 log",
+        &["dsn=5.6.7", "status=bounced (SMTPUTF8 is required, but was not offered by host "],
+    );
     pair.show("second log", &["status=sent"]);
     pair.agree();
 }

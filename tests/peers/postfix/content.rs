@@ -15,7 +15,8 @@ use super::server::Server;
 fn contents() -> Vec<(&'static str, &'static [&'static str], Vec<u8>)> {
     let all: Vec<u8> = (1..=255).filter(|octet| !b"\r\n".contains(octet)).collect();
     let line = |length: usize| [vec![b'x'; length], b"\nnext\n".to_vec()].concat();
-    let large: Vec<u8> = (0..30_000).flat_map(|at| format!("{at:07} {}\n", "0123456789".repeat(6)).into_bytes()).collect();
+    let large: Vec<u8> =
+        (0..30_000).flat_map(|at| format!("{at:07} {}\n", "0123456789".repeat(6)).into_bytes()).collect();
     let body = |text: &[u8]| [b"\n", text].concat();
     vec![
         ("plain", &[], body(b"one\ntwo\n")),
@@ -137,7 +138,8 @@ fn edits_by_header_checks_and_milters_arrive() {
             checks.display(),
             milter::start(&edits)
         );
-        let postfix = Postfix::start(&place, client, Settings::main(&main).route("test.example", server.unix()));
+        let postfix =
+            Postfix::start(&place, client, Settings::main(&main).route("test.example", server.unix()));
         for (name, fields, body) in [
             ("edited", "X-Deleted: yes\nX-Marked: yes\nX-Dropped: yes\n", "short\n".to_owned()),
             ("edited-long", "X-Deleted: yes\n", "a body of many lines\n".repeat(500)),
@@ -167,7 +169,8 @@ fn eight_bits_become_seven_where_the_server_has_no_more() {
         let postfix =
             Postfix::start(&place, client, Settings::default().route("test.example", server.unix()));
         let text = "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n";
-        let long = "Grüße aus Köln = viel länger als eine Zeile von quoted-printable sein darf, \t\n".repeat(3);
+        let long =
+            "Grüße aus Köln = viel länger als eine Zeile von quoted-printable sein darf, \t\n".repeat(3);
         let parts = format!(
             "Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: 8bit\n\npreamble é\n--b\n{text}\n\
              erster Teil: ä \n--b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: 8bit\n\nSubject: inner\n\

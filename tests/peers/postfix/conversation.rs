@@ -18,10 +18,9 @@ const LINE_MAX: usize = 64 * 1024;
 const SILENCE: Duration = Duration::from_secs(120);
 
 /// Serves a connection. An error is the client's end of it, or ours.
-pub(super) fn serve(shared: &Arc<Shared>, number: usize, stream: impl Stream) {
+pub(super) fn serve(shared: &Arc<Shared>, stream: impl Stream) {
     let mut conversation = Conversation {
         shared,
-        number,
         stream,
         input: Vec::new(),
         used: 0,
@@ -37,7 +36,6 @@ pub(super) fn serve(shared: &Arc<Shared>, number: usize, stream: impl Stream) {
 
 struct Conversation<'a, S> {
     shared: &'a Shared,
-    number: usize,
     stream: S,
     input: Vec<u8>,
     used: usize,
@@ -64,7 +62,7 @@ impl<S: Stream> Conversation<'_, S> {
         loop {
             let is_pipelined = self.used < self.input.len();
             let line = self.line()?.escape_ascii().to_string();
-            let command = Command { connection: self.number, line: line.clone(), is_pipelined };
+            let command = Command { line: line.clone(), is_pipelined };
             self.shared.heard().commands.push(command);
             self.command(&line)?;
         }
@@ -75,7 +73,8 @@ impl<S: Stream> Conversation<'_, S> {
         let (_, words) = line.split_once(':').unwrap_or_default();
         match verb.as_str() {
             "LHLO" | "EHLO" => {
-                let text = std::iter::once("store.example").chain(self.shared.offers.iter().map(String::as_str));
+                let text =
+                    std::iter::once("store.example").chain(self.shared.offers.iter().map(String::as_str));
                 let lines: Vec<_> = text.collect();
                 let (last, first) = lines.split_last().unwrap();
                 let mut reply: String = first.iter().map(|line| format!("250-{line}\n")).collect();
@@ -89,9 +88,8 @@ impl<S: Stream> Conversation<'_, S> {
             "MAIL" => {
                 self.end_transaction();
                 let (mail, sender) = (words.to_owned(), path(words));
-                let (connection, forwarded) = (self.number, std::mem::take(&mut self.forwarded));
-                self.transaction =
-                    Some(Transaction { connection, mail, sender, forwarded, ..Transaction::default() });
+                let forwarded = std::mem::take(&mut self.forwarded);
+                self.transaction = Some(Transaction { mail, sender, forwarded, ..Transaction::default() });
                 self.is_open = self.answer(Stage::Mail, "", "250 2.1.0 ok")?;
                 Ok(())
             }
@@ -191,20 +189,17 @@ impl<S: Stream> Conversation<'_, S> {
     }
 
     fn answer(&mut self, stage: Stage, recipient: &str, usual: &str) -> io::Result<bool> {
-        let sender = self.transaction.as_ref().map(|transaction| transaction.sender.clone()).unwrap_or_default();
+        let sender =
+            self.transaction.as_ref().map(|transaction| transaction.sender.clone()).unwrap_or_default();
         self.answer_to(stage, &sender, recipient, usual)
     }
 
     /// Answers; whether what was asked for is done.
     fn answer_to(&mut self, stage: Stage, sender: &str, recipient: &str, usual: &str) -> io::Result<bool> {
-        let at = At { stage, connection: self.number, sender, recipient };
+        let at = At { stage, sender, recipient };
         let text = match (self.shared.answers)(&at) {
             Answer::Usual => usual.to_owned(),
             Answer::Say(text) => text,
-            Answer::After(time) => {
-                std::thread::sleep(time);
-                usual.to_owned()
-            }
             Answer::Held => {
                 self.shared.pass();
                 usual.to_owned()

@@ -48,7 +48,11 @@ fn odd_addresses_are_quoted_as_they_must_be() {
             let mut smtp = Smtp::connect(&postfix);
             smtp.send(&format!("<{name}@sender.example>"), &[&recipient], &message(&name));
         }
-        Smtp::connect(&postfix).send(r#"<"odd sender"@sender.example>"#, &["<u@test.example>"], &message("odd"));
+        Smtp::connect(&postfix).send(
+            r#"<"odd sender"@sender.example>"#,
+            &["<u@test.example>"],
+            &message("odd"),
+        );
         postfix.sendmail(&["-i", "-f", "", "u@test.example"], &message("null"));
         postfix.settle();
         observe(&postfix, &[&server])
@@ -64,9 +68,11 @@ fn odd_addresses_are_quoted_as_they_must_be() {
 fn international_mail_needs_a_server_for_it() {
     let pair = both(|client| {
         let place = Place::new();
-        let full = Server::offering(place.path(), &[&OFFERS[..], &["SMTPUTF8", "DSN"]].concat(), |_| Answer::Usual);
+        let full =
+            Server::offering(place.path(), &[&OFFERS[..], &["SMTPUTF8", "DSN"]].concat(), |_| Answer::Usual);
         let plain = Server::obliging(place.path());
-        let settings = Settings::default().route("full.example", full.unix()).route("plain.example", plain.unix());
+        let settings =
+            Settings::default().route("full.example", full.unix()).route("plain.example", plain.unix());
         let postfix = Postfix::start(&place, client, settings);
         for domain in ["full", "plain"] {
             let recipient = |user: &str| format!("{user}@{domain}.example");
@@ -95,12 +101,14 @@ fn xforward_names_the_first_client() {
     let pair = both(|client| {
         let place = Place::new();
         let all = "XFORWARD NAME ADDR PROTO HELO SOURCE PORT IDENT";
-        let offering = |offer: &str| Server::offering(place.path(), &["PIPELINING", offer], |_| Answer::Usual);
+        let offering =
+            |offer: &str| Server::offering(place.path(), &["PIPELINING", offer], |_| Answer::Usual);
         let (all, some) = (offering(all), offering("XFORWARD HELO ADDR"));
-        let refusing = Server::offering(place.path(), &["PIPELINING", "XFORWARD NAME ADDR HELO"], |at| match at.stage {
-            Stage::Xforward => say("501 5.5.4 not that"),
-            _ => Answer::Usual,
-        });
+        let refusing =
+            Server::offering(place.path(), &["PIPELINING", "XFORWARD NAME ADDR HELO"], |at| match at.stage {
+                Stage::Xforward => say("501 5.5.4 not that"),
+                _ => Answer::Usual,
+            });
         let settings = Settings::main("lmtp_send_xforward_command = yes")
             .smtpd()
             .route("all.example", all.unix())

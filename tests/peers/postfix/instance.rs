@@ -6,9 +6,8 @@
 //!   its test, also with one that fails. Only root can start one.
 
 use std::fs::{self, Permissions};
-use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -32,7 +31,8 @@ pub const SERVICE: &str = "carry";
 
 /// Directories of the queue that belong to the mail system's account.
 const PRIVATE: [&str; 11] = [
-    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace",
+    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved",
+    "trace",
 ];
 
 /// What differs between instances.
@@ -102,6 +102,8 @@ pub struct Postfix<'a> {
     client: Client,
     settings: Settings,
     master: Option<Process>,
+    /// The process groups of all masters that have run.
+    groups: Vec<Pid>,
     smtpd_port: u16,
     notices: Server,
 }
@@ -110,7 +112,8 @@ impl<'a> Postfix<'a> {
     /// Starts one whose mail for the settings' routes goes through `client`.
     pub fn start(place: &'a Place, client: Client, settings: Settings) -> Self {
         let notices = Server::obliging(place.path());
-        let mut postfix = Self { place, client, settings, master: None, smtpd_port: 0, notices };
+        let mut postfix =
+            Self { place, client, settings, master: None, groups: Vec::new(), smtpd_port: 0, notices };
         postfix.make_directories();
         // Another program may take the port between our look and smtpd's.
         for _ in 0..3 {
@@ -178,9 +181,8 @@ impl<'a> Postfix<'a> {
              retry unix - - n - - error\nscache unix - - n - 1 scache\nanvil unix - - n - 1 anvil\n\
              postlog unix-dgram n - n - 1 postlogd\nbounced unix - - n - - lmtp -o syslog_name=notices\n",
         );
-        let is_kept = |line: &&str| {
-            !self.settings.without.iter().any(|name| line.starts_with(&format!("{name} ")))
-        };
+        let is_kept =
+            |line: &&str| !self.settings.without.iter().any(|name| line.starts_with(&format!("{name} ")));
         text = text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
         if self.settings.smtpd {
             text.push_str(&format!("127.0.0.1:{} inet n - n - - smtpd\n", self.smtpd_port));
@@ -205,6 +207,7 @@ impl<'a> Postfix<'a> {
         command.arg("-c").arg(self.configuration()).arg("-s").env_clear().env("LANG", "C");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut master = Process::start("Postfix", &mut command).stopped_by(Signal::TERM, STOP_LIMIT);
+        self.groups.push(master.pid());
         let is_up = look_for(START_LIMIT, || {
             let up = self.log()[log..].contains("daemon started");
             (up || master.ended().is_some()).then_some(up)
@@ -271,7 +274,10 @@ impl<'a> Postfix<'a> {
     #[track_caller]
     pub fn run(&self, program: &str, arguments: &[&str], input: &[u8]) -> Output {
         let mut command = Command::new(format!("/usr/sbin/{program}"));
-        command.env_clear().env("MAIL_CONFIG", self.configuration()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .env_clear()
+            .env("MAIL_CONFIG", self.configuration())
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         // In another time zone dates would have another form.
         command.env("TZ", "UTC").env("LANG", "C");
         run(command.args(arguments), input)
@@ -363,7 +369,8 @@ impl<'a> Postfix<'a> {
     /// submitted meanwhile. Then every line of what has happened is in the log.
     #[track_caller]
     pub fn settle(&self) {
-        let on_its_way = || ["maildrop", "incoming", "active"].iter().any(|name| !self.queued(name).is_empty());
+        let on_its_way =
+            || ["maildrop", "incoming", "active"].iter().any(|name| !self.queued(name).is_empty());
         // A bounce is made before its message goes; what a listing misses on the move stands in the next.
         self.wait_for("the end of all deliveries", || (!on_its_way() && !on_its_way()).then_some(()));
         let untold = || {
@@ -409,7 +416,8 @@ impl<'a> Postfix<'a> {
     pub fn flood(&self, count: usize, name: &str, user: &str) {
         let (count, sender) = (count.to_string(), format!("{name}@sender.example"));
         let server = format!("127.0.0.1:{}", self.smtpd_port);
-        let arguments = ["-c", "-N", "-d", "-s", "4", "-l", "300", "-m", &count, "-f", &sender, "-t", user, &server];
+        let arguments =
+            ["-N", "-d", "-s", "4", "-l", "300", "-m", &count, "-f", &sender, "-t", user, &server];
         self.succeed("smtp-source", &arguments, b"");
     }
 
@@ -418,31 +426,18 @@ impl<'a> Postfix<'a> {
         assert!(self.settings.smtpd, "this instance has no smtpd");
         self.smtpd_port
     }
-
-    /// Puts a symbolic link into a directory of the queue.
-    pub fn link(&self, target: &Path, name: &str) {
-        symlink(target, self.queue().join(name)).unwrap();
-    }
-
-    /// Appends to a file of the instance.
-    pub fn append(&self, name: &str, text: &str) {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(self.path().join(name)).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-    }
 }
 
 impl Drop for Postfix<'_> {
     fn drop(&mut self) {
-        let Some(master) = self.master.take() else { return };
-        let group = master.pid();
-        drop(master);
-        // The master does not wait for its services; one that finishes its work may.
-        look_for(STOP_LIMIT, || processes::of_group(group).is_empty().then_some(()));
-        if !processes::of_group(group).is_empty() {
-            let _ = kill_process_group(group, Signal::KILL);
-            wait_for("the end of Postfix's processes", STOP_LIMIT, || {
-                processes::of_group(group).is_empty().then_some(())
-            });
+        drop(self.master.take());
+        // The master does not wait for its services; one that finishes its work may take its time, but not ours.
+        for &group in &self.groups {
+            let is_gone = || processes::of_group(group).is_empty().then_some(());
+            if look_for(STOP_LIMIT, is_gone).is_none() {
+                let _ = kill_process_group(group, Signal::KILL);
+                wait_for("the end of Postfix's processes", STOP_LIMIT, is_gone);
+            }
         }
     }
 }

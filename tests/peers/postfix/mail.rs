@@ -31,13 +31,7 @@ pub fn submit(postfix: &Postfix<'_>, name: &str, recipients: &[&str]) {
 
 /// Submits octets under a name, with further options of sendmail's.
 #[track_caller]
-pub fn submit_with(
-    postfix: &Postfix<'_>,
-    name: &str,
-    options: &[&str],
-    recipients: &[&str],
-    message: &[u8],
-) {
+pub fn submit_with(postfix: &Postfix<'_>, name: &str, options: &[&str], recipients: &[&str], message: &[u8]) {
     let sender = format!("{name}@sender.example");
     let arguments = [&["-i", "-f", &sender][..], options, &["--"], recipients].concat();
     postfix.sendmail(&arguments, message);

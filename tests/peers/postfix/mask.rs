@@ -19,7 +19,9 @@ impl Mask {
         let mut names: Vec<(String, String)> = Vec::new();
         for line in log.lines() {
             let mut parts = line.splitn(3, ": ");
-            let (Some(tag), Some(id), Some(text)) = (parts.next(), parts.next(), parts.next()) else { continue };
+            let (Some(tag), Some(id), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
+                continue;
+            };
             if text.starts_with("message-id=") && !names.iter().any(|(known, _)| known == id) {
                 names.push((id.to_owned(), "notice".to_owned()));
             }
@@ -27,7 +29,9 @@ impl Mask {
             let sender = from.split('>').next().unwrap_or_default();
             let name = sender.strip_suffix("@sender.example");
             let name = name.or_else(|| (sender.is_empty() && tag.contains("/pickup[")).then_some("null"));
-            let Some(name) = name.filter(|_| text.starts_with("from=<") || text.starts_with("uid=")) else { continue };
+            let Some(name) = name.filter(|_| text.starts_with("from=<") || text.starts_with("uid=")) else {
+                continue;
+            };
             names.retain(|(known, _)| known != id);
             names.push((id.to_owned(), name.to_owned()));
         }

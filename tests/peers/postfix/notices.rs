@@ -44,7 +44,8 @@ fn senders_hear_what_they_asked_for() {
                 submit_with(&postfix, &name, options, &users, &message(&name));
             }
             let name = format!("smtp-{domain}");
-            let original = format!("<suc@{domain}.example> ORCPT=rfc822;orig+2B@x.example NOTIFY=SUCCESS,DELAY");
+            let original =
+                format!("<suc@{domain}.example> ORCPT=rfc822;orig+2B@x.example NOTIFY=SUCCESS,DELAY");
             Smtp::connect(&postfix).send(
                 &format!("<{name}@sender.example> RET=HDRS ENVID=QQ+2B314"),
                 &[&original, &format!("<fail@{domain}.example> NOTIFY=FAILURE")],
@@ -57,11 +58,17 @@ fn senders_hear_what_they_asked_for() {
     });
     let Some(pair) = pair else { return };
     // The server tells of a success where it can, else Postfix does.
-    pair.show("success-with wire", &["RCPT TO:<alice@with.example> ORCPT=rfc822;alice@with.example NOTIFY=SUCCESS"]);
+    pair.show(
+        "success-with wire",
+        &["RCPT TO:<alice@with.example> ORCPT=rfc822;alice@with.example NOTIFY=SUCCESS"],
+    );
     assert!(!pair.ours.lines("success-with notices").iter().any(|line| line.contains("Successful")));
     pair.show("success-without notices", &["Action: relayed"]);
     pair.show("all-with wire", &["MAIL FROM:<all-with@sender.example> ", "ENVID=an+2Bid+3D1 RET=HDRS"]);
-    pair.show("smtp-with wire", &["RCPT TO:<suc@with.example> ORCPT=rfc822;orig+2B@x.example NOTIFY=SUCCESS,DELAY"]);
+    pair.show(
+        "smtp-with wire",
+        &["RCPT TO:<suc@with.example> ORCPT=rfc822;orig+2B@x.example NOTIFY=SUCCESS,DELAY"],
+    );
     pair.show("alias log", &["to=<real@with.example>, orig_to=<alias@with.example>"]);
     pair.agree();
 }
@@ -85,12 +92,18 @@ fn reports_on_deliveries_come_back() {
         observe(&postfix, &[&server])
     });
     let Some(pair) = pair else { return };
-    pair.show("bv log", &["to=<alice@test.example>", "status=deliverable (250 2.1.5 alice@test.example welcome)"]);
+    pair.show(
+        "bv log",
+        &["to=<alice@test.example>", "status=deliverable (250 2.1.5 alice@test.example welcome)"],
+    );
     pair.show("bv log", &["to=<busy@test.example>", "dsn=4.2.1", "status=undeliverable"]);
     pair.show("bv notices", &["Action: deliverable"]);
     pair.show("bv-gone log", &["status=undeliverable (connect to "]);
     pair.show("v notices", &["Action: delayed"]);
-    assert!(!pair.ours.lines("bv wire").iter().any(|line| line.starts_with("Subject:")), "a probe has no content");
+    assert!(
+        !pair.ours.lines("bv wire").iter().any(|line| line.starts_with("Subject:")),
+        "a probe has no content"
+    );
     pair.agree();
 }
 
@@ -130,7 +143,10 @@ fn probe(client: Client, main: &str) -> Observation {
 fn smtpd_asks_about_recipients() {
     let Some(pair) = both(|client| probe(client, "")) else { return };
     pair.show("replies", &["250 2.1.5 Ok"]);
-    pair.show("replies", &["550 5.1.1 <nosuch@test.example>: Recipient address rejected: undeliverable address: host "]);
+    pair.show(
+        "replies",
+        &["550 5.1.1 <nosuch@test.example>: Recipient address rejected: undeliverable address: host "],
+    );
     pair.show("replies", &["450 4.1.1 <busy@test.example>"]);
     pair.show("probes", &["to=<alice@test.example>", "status=deliverable"]);
     pair.agree();

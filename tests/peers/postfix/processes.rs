@@ -24,6 +24,12 @@ pub fn of_group(group: Pid) -> Vec<Running> {
     pids.filter_map(|pid| look(pid, group)).collect()
 }
 
+/// Who started a process, or has taken it over since.
+pub fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    Pid::from_raw(stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?)
+}
+
 /// A process that ends while it is looked at is none.
 fn look(pid: i32, group: Pid) -> Option<Running> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

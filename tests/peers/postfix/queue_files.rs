@@ -72,7 +72,8 @@ fn long_queue_ids_and_hashed_directories_are_found() {
         });
         let main = "enable_long_queue_ids = yes\nhash_queue_names = active, deferred, defer, incoming\n\
                     hash_queue_depth = 2\n";
-        let postfix = Postfix::start(&place, client, Settings::main(main).route("test.example", server.unix()));
+        let postfix =
+            Postfix::start(&place, client, Settings::main(main).route("test.example", server.unix()));
         for number in 0..5 {
             submit(&postfix, &format!("long-{number}"), &["alice@test.example", "busy@test.example"]);
         }

@@ -39,8 +39,6 @@ pub enum Stage {
 /// What an answer is due to.
 pub struct At<'a> {
     pub stage: Stage,
-    /// The connection's number, from 0.
-    pub connection: usize,
     /// The envelope's sender, once it is known.
     pub sender: &'a str,
     /// The recipient that the answer is about.
@@ -66,8 +64,6 @@ pub enum Answer {
     Close,
     /// No answer, for so long as the client waits.
     Silence,
-    /// The usual answer, later.
-    After(Duration),
     /// The usual answer, when the test says so ([`Server::release`]).
     Held,
 }
@@ -80,7 +76,6 @@ pub fn say(text: &str) -> Answer {
 /// One transaction: what was said from MAIL to the end.
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
-    pub connection: usize,
     /// The words after `MAIL FROM:`.
     pub mail: String,
     /// The sender in it.
@@ -98,7 +93,6 @@ pub struct Transaction {
 /// One command, as it was heard.
 #[derive(Clone, Debug)]
 pub struct Command {
-    pub connection: usize,
     pub line: String,
     /// It had come before the answer to the command in front of it was written.
     pub is_pipelined: bool,
@@ -213,11 +207,6 @@ impl Server {
         format!("inet:127.0.0.1:{}", self.port)
     }
 
-    /// Its socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
@@ -273,10 +262,9 @@ fn accept<S: Stream + 'static>(shared: &Arc<Shared>, mut next: impl FnMut() -> i
             return;
         }
         let Ok(stream) = accepted else { continue };
-        let number = heard.connections;
         heard.connections += 1;
         drop(heard);
         let shared = Arc::clone(shared);
-        thread::spawn(move || conversation::serve(&shared, number, stream));
+        thread::spawn(move || conversation::serve(&shared, stream));
     }
 }
