@@ -22,3 +22,9 @@ mod status;
 pub mod supervisor;
 
 pub use descriptors::NotUnderMaster;
+pub mod content;
+pub mod lines;
+pub mod queue_file;
+pub mod record;
+pub mod request;
+pub mod seven_bit;

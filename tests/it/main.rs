@@ -25,6 +25,7 @@ mod parsers;
 mod postfix;
 mod power_loss;
 mod queue;
+mod queue_files;
 mod sendmail;
 mod strangers;
 mod support;

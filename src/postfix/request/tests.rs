@@ -14,7 +14,8 @@ fn captured(text: &str) -> Vec<u8> {
 const PLAIN: &str = "flags~3~queue_name~active~queue_id~364569B87C0~offset~262~size~261~nexthop~inet:127.0.0.1:12424~\
     encoding~~smtputf8~0~sender~s@test.example~envelope_id~~ret_flags~0~time~\
     DvkBawAAAAB2YAMAAAAAAA75AWsAAAAAU2gDAAAAAAAAAAAAAAAAAAAAAAAA\
-    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==~log_client_name~~\
+    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==~\
+    log_client_name~~\
     log_client_address~~log_client_port~~log_protocol_name~~log_helo_name~~sasl_method~~sasl_username~~sasl_sender~~\
     log_ident~~rewrite_context~local~recipient_count~1~~original_recipient~r550@tcp.example~recipient~r550@tcp.example~\
     offset~242~dsn_orig_rcpt~rfc822;r550@tcp.example~notify_flags~0~~";
@@ -23,7 +24,9 @@ const PLAIN: &str = "flags~3~queue_name~active~queue_id~364569B87C0~offset~262~s
 const WITH_DSN: &str = "flags~3~queue_name~active~queue_id~170E299801C~offset~972~size~335~nexthop~\
     unix:/run/lmtp.sock~encoding~8bit~smtputf8~0~sender~s@test.example~envelope_id~a+b~ret_flags~2~time~\
     g4wCawAAAAD/YwEAAAAAAIOMAmsAAAAAcncBAAAAAAAAAAAAAAAAAAAAAAAA\
-    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==~log_client_name~localhost~log_client_address~127.0.0.1~log_client_port~55024~log_protocol_name~ESMTP~\
+    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==~\
+    log_client_name~localhost~log_client_address~127.0.0.1~log_client_port~\
+    55024~log_protocol_name~ESMTP~\
     log_helo_name~client.example~sasl_method~~sasl_username~~sasl_sender~~log_ident~170E299801C~rewrite_context~local~\
     recipient_count~2~~original_recipient~nev@done.example~recipient~nev@done.example~offset~803~dsn_orig_rcpt~\
     rfc822;nev@done.example~notify_flags~1~~original_recipient~suc@done.example~recipient~suc@done.example~offset~712~\
