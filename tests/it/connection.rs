@@ -23,42 +23,42 @@ use crate::common::process::wait_for;
 use crate::dialogue::client::{Collector, Shipped, file_of};
 
 /// Far more than anything here should take, far less than a default limit.
-const AT_ONCE: Duration = Duration::from_secs(2);
-const TEXT: &[u8] = b"Subject: hi\r\n\r\nhello\r\n";
+pub const AT_ONCE: Duration = Duration::from_secs(2);
+pub const TEXT: &[u8] = b"Subject: hi\r\n\r\nhello\r\n";
 
 /// Verbs in the order in which a server heard them.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
+pub struct Heard(Arc<Mutex<Vec<String>>>);
 
 impl Heard {
-    fn push(&self, verb: &str) {
+    pub fn push(&self, verb: &str) {
         self.0.lock().unwrap().push(verb.to_owned());
     }
 
-    fn all(&self) -> String {
+    pub fn all(&self) -> String {
         self.0.lock().unwrap().join(" ")
     }
 
-    fn ends_with(&self, verb: &str) -> bool {
+    pub fn ends_with(&self, verb: &str) -> bool {
         self.0.lock().unwrap().last().is_some_and(|last| last == verb)
     }
 }
 
-fn unix_listener(path: &Path, backlog: i32) -> Socket {
+pub fn unix_listener(path: &Path, backlog: i32) -> Socket {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     socket.bind(&SockAddr::unix(path).unwrap()).unwrap();
     socket.listen(backlog).unwrap();
     socket
 }
 
-fn tcp_listener() -> (Socket, u16) {
+pub fn tcp_listener() -> (Socket, u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener.into(), port)
 }
 
 /// Converses with whoever connects, each in a thread that ends with its client.
-fn serve(listener: Socket, converse: impl Fn(Socket) -> io::Result<()> + Clone + Send + 'static) {
+pub fn serve(listener: Socket, converse: impl Fn(Socket) -> io::Result<()> + Clone + Send + 'static) {
     thread::spawn(move || {
         while let Ok((socket, _)) = listener.accept() {
             let converse = converse.clone();
@@ -70,17 +70,17 @@ fn serve(listener: Socket, converse: impl Fn(Socket) -> io::Result<()> + Clone +
 
 /// What an obliging server says that is not a plain yes.
 #[derive(Clone, Copy)]
-struct Manner {
-    greeting: &'static str,
-    offers: &'static [&'static str],
-    goodbye: &'static str,
+pub struct Manner {
+    pub greeting: &'static str,
+    pub offers: &'static [&'static str],
+    pub goodbye: &'static str,
 }
 
-const OBLIGING: Manner =
+pub const OBLIGING: Manner =
     Manner { greeting: "220 peer.example LMTP", offers: &["PIPELINING", "CHUNKING"], goodbye: "221 bye" };
 
 /// Says yes to everything, one command after the other, as Dovecot and Postfix do.
-fn oblige(socket: &Socket, manner: Manner, heard: &Heard) -> io::Result<()> {
+pub fn oblige(socket: &Socket, manner: Manner, heard: &Heard) -> io::Result<()> {
     let (mut input, mut output) = (BufReader::new(socket), socket);
     let mut recipients = 0;
     heard.push("connect");
@@ -141,43 +141,43 @@ fn reads_to_the_dot(input: &mut impl BufRead) -> io::Result<bool> {
 }
 
 /// A directory for sockets, and the servers in it.
-struct Site(TempDir);
+pub struct Site(TempDir);
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn nexthop(&self, names: &[&str]) -> String {
+    pub fn nexthop(&self, names: &[&str]) -> String {
         let servers: Vec<_> =
             names.iter().map(|name| format!("unix:{}", self.path(name).display())).collect();
         format!("lmtp:{}", servers.join(","))
     }
 
     /// Starts a server; what it hears.
-    fn oblige(&self, name: &str, manner: Manner) -> Heard {
+    pub fn oblige(&self, name: &str, manner: Manner) -> Heard {
         let heard = Heard::default();
         let kept = heard.clone();
         self.serve(name, move |socket| oblige(&socket, manner, &kept));
         heard
     }
 
-    fn serve(&self, name: &str, converse: impl Fn(Socket) -> io::Result<()> + Clone + Send + 'static) {
+    pub fn serve(&self, name: &str, converse: impl Fn(Socket) -> io::Result<()> + Clone + Send + 'static) {
         serve(unix_listener(&self.path(name), 16), converse);
     }
 }
 
-fn client(nexthop: &str, options: &[(&str, &str)], timeouts: &[(Stage, u64)]) -> Shipped {
+pub fn client(nexthop: &str, options: &[(&str, &str)], timeouts: &[(Stage, u64)]) -> Shipped {
     let options: Vec<_> = options.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
     let timeouts: Vec<_> = timeouts.iter().map(|&(stage, ms)| (stage, Duration::from_millis(ms))).collect();
     Shipped::to(nexthop, &options, &timeouts)
 }
 
-fn batch(destination: &Destination, recipients: &[String]) -> Batch {
+pub fn batch(destination: &Destination, recipients: &[String]) -> Batch {
     let envelope = Envelope {
         id: QueueId::new(1_795_000_000_000_000, 1),
         sender: "a@example.org".parse().unwrap(),
@@ -197,13 +197,13 @@ fn batch(destination: &Destination, recipients: &[String]) -> Batch {
 }
 
 /// So long that some thousands are far more than a socket's buffers hold.
-fn recipients(count: usize) -> Vec<String> {
+pub fn recipients(count: usize) -> Vec<String> {
     let long = "x".repeat(55);
     (0..count).map(|at| format!("{long}{at}@{long}.example.org")).collect()
 }
 
 /// Delivers `text` to `count` recipients, while no other work waits.
-fn deliver_to(client: &mut Shipped, count: usize, text: &[u8]) -> (Delivered, Collector) {
+pub fn deliver_to(client: &mut Shipped, count: usize, text: &[u8]) -> (Delivered, Collector) {
     let batch = batch(&client.destination, &recipients(count));
     let file = file_of(text).unwrap();
     let content = FileContent { prefix: b"", file: &file, offset: 0, length: text.len() as u64 };
@@ -214,12 +214,12 @@ fn deliver_to(client: &mut Shipped, count: usize, text: &[u8]) -> (Delivered, Co
     (delivered, collector)
 }
 
-fn deliver(client: &mut Shipped) -> (Delivered, Collector) {
+pub fn deliver(client: &mut Shipped) -> (Delivered, Collector) {
     deliver_to(client, 1, TEXT)
 }
 
 /// Outcomes as `word dsn text`, and whether they are in doubt.
-fn outcomes(collector: &Collector) -> Vec<(String, bool)> {
+pub fn outcomes(collector: &Collector) -> Vec<(String, bool)> {
     let shown = |settled: &Settled| {
         let reason = settled.outcome.reason();
         (format!("{} {} {}", settled.outcome.word(), reason.status, reason.text), settled.in_doubt)
@@ -228,7 +228,7 @@ fn outcomes(collector: &Collector) -> Vec<(String, bool)> {
 }
 
 #[track_caller]
-fn assert_sent(collector: &Collector, count: usize) {
+pub fn assert_sent(collector: &Collector, count: usize) {
     assert_eq!(collector.settled.len(), count);
     let sent = |settled: &&Settled| matches!(settled.outcome, Outcome::Delivered(_));
     assert_eq!(collector.settled.iter().filter(sent).count(), count, "{:?}", outcomes(collector).first());

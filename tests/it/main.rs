@@ -17,6 +17,7 @@ mod connection;
 mod crashes;
 mod dialogue;
 mod engine;
+mod faults;
 mod holding;
 mod manual;
 mod notice;

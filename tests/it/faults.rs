@@ -1,0 +1,256 @@
+//! Whose fault it is that mail is not delivered, as an observer hears it; and what it may say before there is any mail.
+//!
+//! - Owns: which failures are the destination's, and when that is told; warnings; keywords to discard.
+//! - Leaves to others: what becomes of the recipients (`dialogue`), which server gets the mail (`connection`).
+//! - Always true: each test has sockets of its own.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lastmile::mail::{Batch, Reason};
+use lastmile::net::{Delivered, Delivery, FileContent, Observer, Peer};
+use lastmile::smtp::{Capabilities, Origin, Settled, Stage};
+use socket2::Socket;
+
+use crate::connection::{
+    Heard, Manner, OBLIGING, Site, TEXT, batch, client, deliver_to, oblige, outcomes, recipients,
+};
+use crate::dialogue::client::{Collector, Shipped, file_of};
+
+/// Says `lines`, one after each line that it hears but for the first, then closes. An empty line is silence.
+fn recite(socket: &Socket, lines: &[&str]) -> io::Result<()> {
+    let mut input = BufReader::new(socket);
+    let mut line = String::new();
+    let mut lines = lines.iter();
+    let Some(greeting) = lines.next() else { return Ok(()) };
+    let say = |text: &str| {
+        if text.is_empty() { Ok(()) } else { write!(&*socket, "{text}\r\n") }
+    };
+    say(greeting)?;
+    for text in lines {
+        input.read_line(&mut line)?;
+        say(text)?;
+    }
+    // A server that closes with unread octets resets the connection, which is another story.
+    if greeting.is_empty() { io::copy(&mut input, &mut io::sink()).map(drop) } else { Ok(()) }
+}
+
+#[test]
+fn the_destination_is_at_fault_for_what_breaks_and_not_for_what_it_answers() {
+    const LHLO: [&str; 2] = ["220 hi", "250 hi"];
+    for (says, fault) in [
+        (&["421 4.3.2 busy"][..], Some("4.3.2 host H refused to talk to me: 421 4.3.2 busy")),
+        (&["554 5.7.1 go away"], Some("4.7.1 host H refused to talk to me: 554 5.7.1 go away")),
+        (&[], Some("4.4.2 lost connection with H while receiving the initial server greeting")),
+        (&[""], Some("4.4.2 conversation with H timed out while receiving the initial server greeting")),
+        (&["220 hi", "502 5.5.1 no"], Some("4.5.1 host H refused to talk to me: 502 5.5.1 no")),
+        (&["220 hi", "250 hi", "451 4.3.0 later"], None),
+        (&["220 hi", "250 hi", "550 5.7.1 never"], None),
+        (&["220 hi", "250 hi", "421 4.3.2 closing"], None),
+        (&["220 hi", "250-hi\r\n250 SIZE 1"], None),
+        (&LHLO, Some("4.4.2 lost connection with H while sending MAIL FROM")),
+        (&["220 hi", "250 hi", "250 ok"], Some("4.4.2 lost connection with H while sending RCPT TO")),
+        (&["220 hi", "250 hi", "250 ok", "450 4.2.1 busy", "550 5.1.1 no"], None),
+        (
+            &["220 hi", "250 hi", "250 ok", "250 ok", "550 5.1.1 no"],
+            Some("4.4.2 lost connection with H while sending DATA command"),
+        ),
+        (&["220 hi", "250 hi", "250 ok", "250 ok", "550 5.1.1 no", "451 4.3.0 later"], None),
+        (
+            &["220 hi", "250 hi", "what?"],
+            Some(
+                "4.5.0 protocol error of H while sending MAIL FROM: the server sent \"what?\", which is no SMTP reply",
+            ),
+        ),
+    ] {
+        let site = Site::new();
+        site.serve("a", move |socket| recite(&socket, says));
+        let mut client = client(&site.nexthop(&["a"]), &[], &[(Stage::Lhlo, 300)]);
+        let (_, collector) = deliver_to(&mut client, 2, TEXT);
+        assert_eq!(collector.settled.len(), 2, "{says:?}");
+        let name = format!("client.example[{}]", site.path("a").display());
+        let failed: Vec<_> = collector.failed.iter().map(|text| text.replace(&name, "H")).collect();
+        // Whoever was refused before it broke is settled before it is told.
+        let before = usize::from(says.contains(&"550 5.1.1 no"));
+        let expected: Vec<_> = fault.iter().map(|text| format!("{before}: {text}")).collect();
+        assert_eq!(failed, expected, "{says:?}: {:?}", outcomes(&collector));
+    }
+}
+
+#[test]
+fn a_destination_that_cannot_be_connected_to_is_at_fault_and_a_refusal_for_good_is_none() {
+    let site = Site::new();
+    let mut nobody = client(&site.nexthop(&["a"]), &[], &[]);
+    let (_, collector) = deliver_to(&mut nobody, 2, TEXT);
+    let name = format!("client.example[{}]", site.path("a").display());
+    assert_eq!(collector.failed, [format!("0: 4.4.1 connect to {name}: No such file or directory")]);
+    site.oblige("b", Manner { greeting: "554 5.7.1 go away", ..OBLIGING });
+    let mut refuses = with_habits(&site, "b", |habits| habits.refused_greeting_bounces = true);
+    let (delivered, collector) = deliver_to(&mut refuses, 2, TEXT);
+    assert!(matches!(delivered, Delivered::Failed(_)), "{delivered:?}");
+    assert!(outcomes(&collector)[1].0.starts_with("bounced 5.7.1 host "), "{collector:?}");
+    assert!(collector.failed.is_empty(), "{collector:?}");
+}
+
+#[test]
+fn a_destination_that_has_just_taken_mail_is_not_spared() {
+    // Takes one recipient for each transaction, and goes. Four lines of content come after DATA, the dot included.
+    const ONE: [&str; 9] = [
+        "220 hi",
+        "250-hi\r\n250 LIMITS RCPTMAX=1",
+        "250 ok",
+        "250 ok",
+        "354 go",
+        "",
+        "",
+        "",
+        "250 2.0.0 stored",
+    ];
+    for then in [&[][..], &["220 hi", "250 hi"], &["421 busy"]] {
+        let site = Site::new();
+        let connections = Arc::new(AtomicUsize::new(0));
+        site.serve("a", move |socket| {
+            let is_first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+            recite(&socket, if is_first { &ONE } else { then })
+        });
+        let mut client = client(&site.nexthop(&["a"]), &[], &[]);
+        let (_, collector) = deliver_to(&mut client, 2, TEXT);
+        let words: Vec<_> = collector.settled.iter().map(|settled| settled.outcome.word()).collect();
+        assert_eq!(words, ["sent", "deferred"], "{:?}", outcomes(&collector));
+        assert!(collector.failed.is_empty(), "{collector:?}");
+    }
+}
+
+/// A client for a server of `site`, with habits that `change` makes.
+fn with_habits(site: &Site, name: &str, change: impl FnOnce(&mut lastmile::config::Habits)) -> Shipped {
+    let mut client = client(&site.nexthop(&[name]), &[], &[]);
+    let mut transport = lastmile::config::Transport::clone(&client.transport);
+    change(&mut transport.habits);
+    client.transport = transport.into();
+    client
+}
+
+#[test]
+fn a_refused_xforward_is_worth_a_warning_and_nothing_more() {
+    let site = Site::new();
+    let says = &[
+        "220 hi",
+        "250-hi\r\n250 XFORWARD ADDR HELO",
+        "550 5.7.0 not you",
+        "501 what",
+        "250 ok",
+        "550 5.1.1 no",
+    ];
+    site.serve("a", move |socket| recite(&socket, says));
+    let mut client = with_habits(&site, "a", |habits| habits.xforward = Some(habits_timeout()));
+    let (batch, file) = (batch(&client.destination, &recipients(1)), file_of(TEXT).unwrap());
+    let content = FileContent { prefix: b"", file: &file, offset: 0, length: TEXT.len() as u64 };
+    let mut delivery = Delivery::new(&batch, &content, &client.transport);
+    delivery.origin = Some(Origin { address: "192.0.2.1", helo: "x", ..Origin::default() });
+    let mut collector = Collector::default();
+    client.cached.deliver(&delivery, &mut collector);
+    let host = format!("host client.example[{}] said: ", site.path("a").display());
+    assert_eq!(
+        collector.warnings,
+        [
+            format!("{host}550 5.7.0 not you (in reply to XFORWARD name/address command)"),
+            format!("{host}501 what (in reply to XFORWARD helo/protocol command)"),
+        ]
+    );
+    assert!(outcomes(&collector)[0].0.starts_with("bounced 5.1.1 "), "{collector:?}");
+}
+
+fn habits_timeout() -> lastmile::config::Timeout {
+    lastmile::config::Timeout::new(std::time::Duration::from_secs(4)).unwrap()
+}
+
+/// Knows what a server should not have offered, or does not.
+struct Discarding {
+    peers: Vec<String>,
+    says: Result<Option<Vec<String>>, io::ErrorKind>,
+    collector: Collector,
+}
+
+impl Observer for Discarding {
+    fn ready(&mut self, peer: &Peer, offered: &Capabilities, uses: u32) {
+        self.collector.ready(peer, offered, uses);
+    }
+
+    fn keywords_to_discard(&mut self, peer: &Peer) -> io::Result<Option<Vec<String>>> {
+        self.peers.push(peer.relay());
+        self.says.clone().map_err(io::Error::from)
+    }
+
+    fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()> {
+        self.collector.end_of_data(positions)
+    }
+
+    fn settled(&mut self, settled: Vec<Settled>) {
+        self.collector.settled(settled);
+    }
+
+    fn destination_failed(&mut self, reason: &Reason) {
+        self.collector.destination_failed(reason);
+    }
+
+    fn note(&mut self, text: &str) {
+        self.collector.note(text);
+    }
+
+    fn protocol_error(&mut self, text: &str) {
+        self.collector.protocol_error(text);
+    }
+}
+
+fn discarding(says: Result<Option<Vec<String>>, io::ErrorKind>) -> Discarding {
+    Discarding { peers: Vec::new(), says, collector: Collector::default() }
+}
+
+/// Delivers to one recipient.
+fn deliver_with(client: &mut Shipped, batch: &Batch, observer: &mut dyn Observer) {
+    let file = file_of(TEXT).unwrap();
+    let content = FileContent { prefix: b"", file: &file, offset: 0, length: TEXT.len() as u64 };
+    client.cached.deliver(&Delivery::new(batch, &content, &client.transport), observer);
+    client.cached.say_goodbye(&|| false);
+}
+
+#[test]
+fn keywords_are_discarded_by_server_and_else_by_transport() {
+    let chunking = || vec!["chunking".to_owned()];
+    for (usual, says, verbs) in [
+        ("", None, "connect LHLO MAIL RCPT BDAT"),
+        ("", Some(chunking()), "connect LHLO MAIL RCPT DATA ."),
+        ("CHUNKING", None, "connect LHLO MAIL RCPT DATA ."),
+        ("CHUNKING", Some(Vec::new()), "connect LHLO MAIL RCPT BDAT"),
+    ] {
+        let site = Site::new();
+        let heard = Heard::default();
+        let kept = heard.clone();
+        site.serve("a", move |socket| oblige(&socket, OBLIGING, &kept));
+        let mut client = client(&site.nexthop(&["a"]), &[("discard_lhlo_keywords", usual)], &[]);
+        let batch = batch(&client.destination, &recipients(1));
+        let mut observer = discarding(Ok(says));
+        for _ in 0..2 {
+            deliver_with(&mut client, &batch, &mut observer);
+        }
+        let path = site.path("a").display().to_string();
+        assert_eq!(observer.peers, [format!("client.example[{path}]")], "asked once for a connection");
+        assert!(heard.all().starts_with(verbs), "{}", heard.all());
+    }
+}
+
+#[test]
+fn a_server_of_which_nothing_can_be_known_is_not_spoken_to() {
+    let site = Site::new();
+    let heard = site.oblige("a", OBLIGING);
+    let mut client = client(&site.nexthop(&["a"]), &[], &[]);
+    let batch = batch(&client.destination, &recipients(1));
+    let mut observer = discarding(Err(io::ErrorKind::Other));
+    deliver_with(&mut client, &batch, &mut observer);
+    let name = format!("client.example[{}]", site.path("a").display());
+    let text = format!("4.3.0 local data error while talking to {name}: other error");
+    assert_eq!(outcomes(&observer.collector), [(format!("deferred {text}"), false)]);
+    assert_eq!(observer.collector.failed, [format!("0: {text}")]);
+    assert!(!heard.all().contains("LHLO"), "{}", heard.all());
+}
