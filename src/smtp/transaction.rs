@@ -6,134 +6,21 @@
 //!   due is read, whatever an earlier one said; only a 421, silence or a broken reply ends that. Nobody is delivered
 //!   to before all of the content has left; a probe delivers to nobody.
 
+mod terms;
+
 use std::collections::VecDeque;
 
 use super::capabilities::Capabilities;
 use super::command::{self, Mail};
-use super::failure::{self, EightBit, OverQuota, SessionError};
+use super::failure::{self, EightBit, SessionError};
 use super::reply::{BadReply, Class, Reply};
 use super::stage::Stage;
-use super::xforward::{Origin, Part};
+use super::xforward::Part;
 use crate::mail::{Address, Batch, BodyType, EnhancedStatus, Outcome, Protocol, Reason, Recipient};
-
-/// How a transaction is to be spoken.
-#[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// What is spoken: decides how many replies follow the end of data.
-    pub protocol: Protocol,
-    /// Use PIPELINING where it is offered.
-    pub pipelining: bool,
-    /// Use CHUNKING where it is offered.
-    pub chunking: bool,
-    /// Content up to this many octets joins the flight of its commands.
-    pub eager_content_limit: u64,
-    /// Begin with RSET: the connection has been used before.
-    pub reset: bool,
-    /// Stop the first flight before the content: the connection has rested, and may be stale.
-    pub hold_content: bool,
-    /// What 552 5.2.2 means.
-    pub over_quota: OverQuota,
-    /// What to do with 8-bit mail where 8BITMIME is not offered.
-    pub eight_bit: EightBit,
-    /// Addresses have no quotes in commands.
-    pub unquoted: bool,
-    /// Deliver nothing, and ask only who would be taken.
-    pub probe: Option<Probe>,
-}
-
-/// How far a probe goes. Its "delivered" means "would be".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// The reply to RCPT is the outcome.
-    UntilRcpt,
-    /// Whoever is accepted by RCPT and DATA would get it.
-    UntilData,
-}
-
-/// What a transaction has to know of its message beside the envelope.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// Octets, exactly, of the content as it goes behind BDAT.
-    pub size: u64,
-    /// Octets as they are declared.
-    pub declared_size: u64,
-    /// Whether there are octets over 127; `None` where nobody knows.
-    pub body: Option<BodyType>,
-    /// Whether SMTPUTF8 is needed.
-    pub smtputf8: Smtputf8,
-    /// Where it came from, if the server is to be told.
-    pub origin: Option<Origin<'a>>,
-}
-
-impl Message<'_> {
-    /// A message of `batch` with `size` octets of content, of which the envelope tells the rest.
-    pub fn of(batch: &Batch, size: u64) -> Self {
-        let body = Some(batch.envelope().body);
-        Self { size, declared_size: size, body, smtputf8: Smtputf8::ByAddress, origin: None }
-    }
-}
-
-/// Who decides whether SMTPUTF8 is needed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Smtputf8 {
-    /// The envelope and the addresses: one that is not ASCII needs it.
-    #[default]
-    ByAddress,
-    /// Somebody who knows better.
-    Told {
-        /// MAIL says it where it is offered.
-        wanted: bool,
-        /// Without it nothing is sent.
-        required: bool,
-    },
-}
-
-/// How content goes over the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// Behind BDAT, as it lies on disk.
-    Chunk,
-    /// After DATA: dot-stuffed, with the final dot.
-    Dots,
-    /// The same in the content's seven-bit form.
-    SevenBitDots,
-}
-
-/// What is to be done next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Write this.
-    Write(Flight),
-    /// Read one reply; it answers this stage.
-    Read(Stage),
-    /// Everybody is settled, or left over for another transaction.
-    Done,
-}
+pub use terms::{Encoding, Flight, Manner, Message, Probe, Settled, Smtputf8, Step};
 
 /// Octets of the commands for one recipient, roughly.
 const COMMANDS_SIZE: usize = 256;
-
-/// What is written without reading in between.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Flight {
-    /// Command lines.
-    pub commands: Vec<u8>,
-    /// Content behind them, which ends the data.
-    pub content: Option<Encoding>,
-    /// The last command's stage.
-    pub stage: Stage,
-}
-
-/// A recipient's outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
-    /// The recipient's place in the message.
-    pub position: u32,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// The server may hold the message for this recipient all the same.
-    pub in_doubt: bool,
-}
 
 /// A reply that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

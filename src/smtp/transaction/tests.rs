@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mail::{Envelope, Nexthop, QueueId};
-use crate::smtp::parse_reply;
+use crate::smtp::{Origin, OverQuota, parse_reply};
 use proptest::prelude::*;
 
 const PEER: &str = "mx[/run/lmtp]";
@@ -384,14 +384,21 @@ proptest! {
         pipelining in any::<bool>(),
         chunking in any::<bool>(),
         reset in any::<bool>(),
+        converts in any::<bool>(),
+        origin in prop::option::of(Just(Origin { name: "mx.example", helo: "x", ..Origin::default() })),
+        probe in prop::sample::select(vec![None, Some(Probe::UntilRcpt), Some(Probe::UntilData)]),
         count in 1..5_usize,
         room in prop::sample::select(vec![1_usize, 60, 10_000]),
         codes in prop::collection::vec(prop::sample::select(vec![220, 250, 354, 421, 450, 452, 550, 552]), 30),
     ) {
         let protocol = if lmtp { Protocol::Lmtp } else { Protocol::Smtp };
-        let manner = Manner { reset, ..manner(protocol) };
-        let (offered, batch) = (offered(pipelining, chunking), batch(&["a@x", "b@x", "c@x", "d@x"][..count]));
-        let mut transaction = Transaction::new(manner, PEER, &offered, &batch, batch.recipients(), Message::of(&batch, 5));
+        let eight_bit = if converts { EightBit::Convert } else { EightBit::Refuse };
+        let manner = Manner { reset, probe, eight_bit, ..manner(protocol) };
+        let mut offered = offered(pipelining, chunking);
+        offered.xforward.add("HELO");
+        let batch = batch(&["a@x", "b@x", "c@x", "d@x"][..count]);
+        let message = Message { origin, body: None, ..Message::of(&batch, 5) };
+        let mut transaction = Transaction::new(manner, PEER, &offered, &batch, batch.recipients(), message);
         let mut codes = codes.into_iter();
         let mut steps = 0;
         loop {
@@ -400,7 +407,9 @@ proptest! {
             match transaction.next_step(room) {
                 Step::Write(flight) => {
                     prop_assert!(!flight.commands.is_empty() || flight.content.is_some());
+                    prop_assert!(flight.content.is_none() || probe.is_none(), "a probe sends nothing");
                     if flight.content.is_some() {
+                        prop_assert_eq!(flight.content == Some(Encoding::SevenBitDots), converts);
                         transaction.content_has_left();
                     }
                 }
