@@ -274,9 +274,13 @@ impl CachedConnection {
                     connection.note_break();
                 }
                 self.remember_protocol_error(batch.destination(), manner, &error, observer);
-                let next = next_server(&connection, batch.destination(), retry, &error);
+                let goes_on = transport.habits.next_server_after_break;
+                let next = next_server(&connection, batch.destination(), retry, goes_on, &error);
                 if let Some(try_from) = next {
-                    if !retry {
+                    if goes_on && !retry {
+                        // As it is logged of a server that could not be connected to.
+                        observer.note(&error.to_string());
+                    } else if !retry {
                         observer.note(&format!("{error}; the next server of the list is tried"));
                     }
                     // Replies that had come before it broke stand.
@@ -376,15 +380,16 @@ enum Attempted<'a> {
 }
 
 /// Where to try again at once after `error`: anywhere if the connection had been used before (`retry`), and further on
-/// in the list if the server cannot speak the protocol. Never where the message may be delivered twice.
+/// in the list if the server cannot speak the protocol, or if any trouble `goes_on` there. Never where the message may be delivered twice.
 fn next_server(
     connection: &Connection,
     destination: &Destination,
     retry: bool,
+    goes_on: bool,
     error: &SessionError,
 ) -> Option<usize> {
     let next = connection.server() + 1;
-    let is_broken = error.is_protocol_error() && next < destination.servers().len();
+    let is_broken = (error.is_protocol_error() || goes_on) && next < destination.servers().len();
     if error.may_have_delivered() || error.is_local() {
         None
     } else if retry {

@@ -7,7 +7,9 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use lastmile::config::{Habits, Timeout, Transport};
 use lastmile::mail::{Batch, Reason};
 use lastmile::net::{Delivered, Delivery, FileContent, Observer, Peer};
 use lastmile::smtp::{Capabilities, Origin, Settled, Stage};
@@ -122,13 +124,55 @@ fn a_destination_that_has_just_taken_mail_is_not_spared() {
     }
 }
 
+#[test]
+fn where_a_conversation_breaks_the_next_server_gets_the_mail_if_that_is_the_habit() {
+    let site = Site::new();
+    site.serve("a", |socket| recite(&socket, &["220 hi", "250 hi", "250 ok", "550 5.1.1 no"]));
+    site.oblige("b", OBLIGING);
+    let lost =
+        format!("lost connection with client.example[{}] while sending RCPT TO", site.path("a").display());
+    for goes_on in [false, true] {
+        let mut client = client(&site.nexthop(&["a", "b"]), &[], &[]);
+        change_habits(&mut client, |habits| habits.next_server_after_break = goes_on);
+        let (_, collector) = deliver_to(&mut client, 2, TEXT);
+        let became: Vec<_> = outcomes(&collector).into_iter().map(|(outcome, _)| outcome).collect();
+        assert!(became[0].starts_with("bounced 5.1.1 "), "replies that had come stand: {became:?}");
+        if goes_on {
+            assert!(became[1].starts_with("sent "), "{became:?}");
+            assert_eq!(collector.notes, std::slice::from_ref(&lost));
+            assert!(collector.failed.is_empty(), "{collector:?}");
+        } else {
+            assert_eq!(became[1], format!("deferred 4.4.2 {lost}"));
+            assert_eq!(collector.failed, [format!("1: 4.4.2 {lost}")]);
+        }
+    }
+}
+
+#[test]
+fn what_a_server_may_have_stored_is_not_given_to_the_next() {
+    let site = Site::new();
+    let says = &["220 hi", "250 hi", "250 ok", "250 ok", "354 go", "", "", "", ""];
+    site.serve("a", move |socket| recite(&socket, says));
+    let heard = site.oblige("b", OBLIGING);
+    let mut client = client(&site.nexthop(&["a", "b"]), &[], &[]);
+    change_habits(&mut client, |habits| habits.next_server_after_break = true);
+    let (_, collector) = deliver_to(&mut client, 1, TEXT);
+    let [(outcome, true)] = &outcomes(&collector)[..] else { panic!("{collector:?}") };
+    assert!(outcome.ends_with("message may be sent more than once"), "{outcome}");
+    assert_eq!(heard.all(), "");
+}
+
 /// A client for a server of `site`, with habits that `change` makes.
-fn with_habits(site: &Site, name: &str, change: impl FnOnce(&mut lastmile::config::Habits)) -> Shipped {
+fn with_habits(site: &Site, name: &str, change: impl FnOnce(&mut Habits)) -> Shipped {
     let mut client = client(&site.nexthop(&[name]), &[], &[]);
-    let mut transport = lastmile::config::Transport::clone(&client.transport);
+    change_habits(&mut client, change);
+    client
+}
+
+fn change_habits(client: &mut Shipped, change: impl FnOnce(&mut Habits)) {
+    let mut transport = Transport::clone(&client.transport);
     change(&mut transport.habits);
     client.transport = transport.into();
-    client
 }
 
 #[test]
@@ -143,7 +187,7 @@ fn a_refused_xforward_is_worth_a_warning_and_nothing_more() {
         "550 5.1.1 no",
     ];
     site.serve("a", move |socket| recite(&socket, says));
-    let mut client = with_habits(&site, "a", |habits| habits.xforward = Some(habits_timeout()));
+    let mut client = with_habits(&site, "a", |habits| habits.xforward = Timeout::new(Duration::from_secs(4)));
     let (batch, file) = (batch(&client.destination, &recipients(1)), file_of(TEXT).unwrap());
     let content = FileContent { prefix: b"", file: &file, offset: 0, length: TEXT.len() as u64 };
     let mut delivery = Delivery::new(&batch, &content, &client.transport);
@@ -159,10 +203,6 @@ fn a_refused_xforward_is_worth_a_warning_and_nothing_more() {
         ]
     );
     assert!(outcomes(&collector)[0].0.starts_with("bounced 5.1.1 "), "{collector:?}");
-}
-
-fn habits_timeout() -> lastmile::config::Timeout {
-    lastmile::config::Timeout::new(std::time::Duration::from_secs(4)).unwrap()
 }
 
 /// Knows what a server should not have offered, or does not.
