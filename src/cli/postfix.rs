@@ -65,6 +65,9 @@ fn work(role: Role, options: Options, environment: Environment, log: &mut FirstL
     let started = Started::take(role, options, environment).map_err(in_words)?;
     spool::survive_file_size_limit().map_err(|error| format!("SIGXFSZ cannot be ignored: {error}"))?;
     let log = log.open().map_err(|error| format!("the log thread cannot be started: {error}"))?;
+    if started.options.debugger {
+        log::warn!("-D has no effect: attach a debugger to process {}", std::process::id());
+    }
     agent::postfix::run(started, &log).map_err(in_words)
 }
 

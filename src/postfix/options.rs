@@ -45,7 +45,7 @@ pub struct Options {
     pub chroot: bool,
     /// `-d`: standard input may be a terminal.
     pub terminal: bool,
-    /// `-D`: a debugger is wanted.
+    /// `-D`: a debugger is wanted. It has no effect but a word about that.
     pub debugger: bool,
     /// `-l`: there is only one process of this service at a time.
     pub alone: bool,

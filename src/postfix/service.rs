@@ -339,4 +339,45 @@ mod tests {
             assert!(error.starts_with(&format!("mail_owner = {name}: ")) && error.contains(part), "{error}");
         }
     }
+
+    /// Tells a copy of this test program that it is the one whose privileges are dropped.
+    const CHILD: &str = "TEST_DROPS_PRIVILEGES_IN";
+
+    #[test]
+    fn the_user_and_the_root_directory_change_for_good_and_for_all_threads() {
+        if let Some(root) = std::env::var_os(CHILD) {
+            return drop_them_in(Path::new(&root));
+        }
+        if !rustix::process::getuid().is_root() {
+            return eprintln!("skipped: only root can become another user");
+        }
+        let directory = TempDir::new().unwrap();
+        let inside = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), inside).unwrap();
+        std::fs::write(directory.path().join("inside"), "").unwrap();
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let name =
+            "postfix::service::tests::the_user_and_the_root_directory_change_for_good_and_for_all_threads";
+        again.args(["--exact", name, "--nocapture"]).env(CHILD, directory.path());
+        let output = again.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+    }
+
+    fn drop_them_in(root: &Path) {
+        let nobody = Identity::of_user("nobody").unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            wait.recv().unwrap();
+            (rustix::process::getuid(), rustix::process::getgid())
+        });
+        drop_privileges(Some("nobody"), Some(root)).unwrap();
+        go.send(()).unwrap();
+        let expected = (nobody.uid(), nobody.gid());
+        assert_eq!(other.join().unwrap(), expected);
+        assert_eq!((rustix::process::getuid(), rustix::process::getgid()), expected);
+        assert!(!rustix::process::getgroups().unwrap().contains(&rustix::fs::Gid::ROOT));
+        assert!(nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).is_err(), "root again");
+        assert!(Path::new("/inside").exists() && Path::new("inside").exists());
+    }
 }
