@@ -13,6 +13,8 @@
     reason = "inherited descriptors are numbers, of which only the start of a program knows the owner"
 )]
 
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,18 +75,21 @@ pub(super) fn of_supervisor(sockets: usize) -> Result<Inherited, NotUnderMaster>
     Ok(inherited)
 }
 
+/// For its worker: the end of the socket pair.
+pub(super) fn lifeline() -> Result<UnixStream, NotUnderMaster> {
+    let (expected, found) = ("the socket of a supervisor", "no socket");
+    standard_input().map_err(|_| NotUnderMaster { number: 0, expected, found })
+}
+
 /// The socket on standard input, where there is one. `/dev/null` takes its place there: what is opened next must not
 /// become standard input.
-pub(super) fn standard_input() -> Result<UnixStream, NotUnderMaster> {
-    let unfit =
-        |found| NotUnderMaster { number: 0, expected: "the socket of a client or a supervisor", found };
-    let standard_input = std::io::stdin();
+pub(super) fn standard_input() -> io::Result<UnixStream> {
+    let standard_input = io::stdin();
     if !is(&standard_input, FileType::Socket) {
-        return Err(unfit("no socket"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket"));
     }
-    let socket = standard_input.as_fd().try_clone_to_owned().map_err(|_| unfit("not to be had"))?;
-    let null = std::fs::File::open("/dev/null").map_err(|_| unfit("not to be had without /dev/null"))?;
-    nix::unistd::dup2_stdin(null).map_err(|_| unfit("not to be had"))?;
+    let socket = standard_input.as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     Ok(UnixStream::from(socket))
 }
 

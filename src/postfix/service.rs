@@ -46,6 +46,9 @@ pub enum ServiceError {
          its environment has no GENERATION, or none that is an octal number"
     )]
     NoGeneration,
+    /// `-S` without a client.
+    #[error("-S: the client on standard input cannot be served: {0}")]
+    NoClient(io::Error),
     /// A listening socket that cannot be used.
     #[error("the listening socket of this service cannot be used: {0}; no mail is delivered by it")]
     Socket(io::Error),
@@ -88,7 +91,7 @@ impl Started {
     /// Takes the descriptors. To be called before the process opens anything.
     pub fn take(role: Role, options: Options, environment: Environment) -> Result<Self, ServiceError> {
         let door = if options.one_client {
-            Door::OneClient(descriptors::standard_input()?)
+            Door::OneClient(descriptors::standard_input().map_err(ServiceError::NoClient)?)
         } else {
             Door::Service(Service::take(&options, &environment)?)
         };
@@ -151,7 +154,7 @@ impl Service {
 
     fn take(options: &Options, environment: &Environment) -> Result<Self, ServiceError> {
         let inherited = descriptors::of_supervisor(options.sockets)?;
-        let lifeline = descriptors::standard_input()?;
+        let lifeline = descriptors::lifeline()?;
         let generation = environment.generation.ok_or(ServiceError::NoGeneration)?;
         let supervisor = environment.supervisor.ok_or(ServiceError::NoGeneration)?;
         for listener in &inherited.listeners {

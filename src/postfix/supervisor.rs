@@ -106,12 +106,10 @@ impl Supervisor {
         }
         worker.env(SUPERVISOR, std::process::id().to_string()).stdin(OwnedFd::from(workers_end));
         let child = worker.spawn().map_err(SupervisorError::Worker)?;
-        // The command holds the worker's end, and only the worker may: `lifeline` would never end.
-        drop(worker);
         if let Some(identity) = identity {
             identity.take_on(None)?;
         }
-        // The listening sockets are dropped here: connections are the worker's alone.
+        // What is the worker's alone is closed here: the listening sockets, and its end of the pair, which `worker` has.
         Ok(Self { status: inherited.status, lifeline, worker: child })
     }
 

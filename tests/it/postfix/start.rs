@@ -88,7 +88,10 @@ fn one_client_is_a_socket_on_standard_input() {
     let master = Master::new();
     let (status, errors) = run_by_hand(by_hand(&master, &["-S"]));
     assert_eq!(status.code(), Some(1));
-    assert!(errors.contains("descriptor 0 should be the socket of a client"), "{errors}");
+    assert!(
+        errors.contains("-S: the client on standard input cannot be served: it is no socket"),
+        "{errors}"
+    );
 }
 
 #[test]
