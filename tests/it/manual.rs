@@ -1,6 +1,6 @@
 //! The manual and the README, held against the program: what exists is described, what is described exists.
 //!
-//! - Owns: commands, options, and the README's examples.
+//! - Owns: commands, options, Postfix's parameters, and the README's examples.
 //! - Leaves to others: configuration keys (`config`), files that the README names (`tidy`).
 //! - Always true: the program is asked what it takes, not a list of its options.
 
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use lastmile::cli::sendmail::{Options, Role, UsageError};
 use lastmile::config::{Config, Sources};
+use lastmile::postfix::parameters::table::{Fate, Names, Row, Scope};
 use tempfile::NamedTempFile;
 
 const README: &str = include_str!("../../README.md");
@@ -124,6 +125,69 @@ fn the_manual_of_sendmail_has_the_options_that_sendmail_knows() {
         written.into_iter().filter(|option| sendmail_knows(option)).map(|option| &option[1..]).collect();
     let described: BTreeSet<_> = described.into_iter().filter(|option| option.starts_with('-')).collect();
     assert_eq!(described, known);
+}
+
+/// A row of the table of parameters, as lastmile-lmtp(8) has it.
+fn entry(row: &Row) -> String {
+    let heads = match row.names {
+        [names] => format!(".It {}\n", head(names)),
+        many => {
+            let names: Vec<_> = many.iter().filter_map(|names| names.lmtp.or(names.smtp)).collect();
+            format!(".It Xo\n.Cm {}\n.Xc\n", wrapped(&names.join(" , ")).replace(" ,\n", " ,\n.Cm "))
+        }
+    };
+    let text = match row.fate {
+        Fate::Refused(when) => format!("refused if {when}: {}.", row.about),
+        Fate::Honoured { .. } | Fate::Accepted => format!("{}.", row.about),
+    };
+    let (first, rest) = text.split_at(1);
+    let text = format!("{}{rest}", first.to_uppercase());
+    format!("{heads}{}\n", text.split(". ").map(wrapped).collect::<Vec<_>>().join(".\n"))
+}
+
+/// The name of a parameter, and the one that it has in smtp(8) where that is more than another beginning.
+fn head(names: &Names) -> String {
+    match (names.lmtp, names.smtp) {
+        (Some(lmtp), Some(smtp)) if smtp != lmtp.replacen("lmtp_", "smtp_", 1) => {
+            format!("Cm {lmtp} Pq Cm {smtp}")
+        }
+        (lmtp, smtp) => format!("Cm {}", lmtp.or(smtp).unwrap()),
+    }
+}
+
+/// Lines of a manual's source are short.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().unwrap();
+        match line.len() + word.len() {
+            _ if line.is_empty() => line.push_str(word),
+            // A comma never begins a line: it belongs to what it follows.
+            0..72 => line.extend([" ", word]),
+            _ if word == "," => line.push_str(" ,"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn the_manual_of_the_postfix_service_has_the_table_of_parameters() {
+    let page = manual("lastmile-lmtp.8");
+    let list = |heading: &str, scopes: &[Scope], belongs: fn(&Fate) -> bool| {
+        let start = page.find(&format!("\n.Ss {heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+        let list = page[start..].split_once(".Bl -tag -width Ds\n").unwrap().1.split_once(".El\n").unwrap().0;
+        let rows = scopes.iter().flat_map(|scope| scope.rows()).filter(|row| belongs(&row.fate));
+        let expected: String = rows.map(entry).collect();
+        assert!(!expected.is_empty() && list == expected, "{heading} should be:\n{expected}");
+    };
+    let is_honoured = |fate: &Fate| matches!(fate, Fate::Honoured { .. });
+    let postfix = [Scope::Client, Scope::Service];
+    list("Parameters of the client", &[Scope::Client], is_honoured);
+    list("Parameters of Postfix as a whole", &[Scope::Service], is_honoured);
+    list("Parameters of our own", &[Scope::Own], |_| true);
+    list("Parameters without effect", &postfix, |fate| matches!(fate, Fate::Accepted));
+    list("Values that are refused", &postfix, |fate| matches!(fate, Fate::Refused(_)));
 }
 
 /// The command that a line of a shell starts, if that is lastmile.

@@ -155,7 +155,7 @@ fn tables_of_main_cf_are_opened_and_asked() {
     let (_, problems) = open(&read(&[("lmtp_delivery_status_filter", "regexp:/etc/x")]));
     assert_eq!(
         problems,
-        "lmtp_delivery_status_filter: the table regexp:/etc/x cannot be used: proxymap(8) may not read it; write it as \
-         proxy:regexp:/etc/x, or add that to proxy_read_maps"
+        "lmtp_delivery_status_filter: the table regexp:/etc/x cannot be used: proxymap(8) may not read it: \
+         proxy:regexp:/etc/x must stand in main.cf, in a parameter that proxy_read_maps names or in proxy_read_maps itself"
     );
 }

@@ -92,7 +92,7 @@ fn file_entries(text: &str, name: &str, case: Case) -> HashMap<String, String> {
                 entries.entry(folded(key, case)).or_insert_with(|| value.to_owned());
             }
             None => {
-                log::warn!("texthash:{name}: a line is passed over that is no key with a value: {line:?}")
+                log::warn!("texthash:{name}: a line is passed over that is no key with a value: {line:?}");
             }
         }
     }

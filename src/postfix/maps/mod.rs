@@ -153,7 +153,8 @@ impl Table {
         }
         match proxymap.open(name, case) {
             Err(ProxymapError::NotApproved) => Err(format!(
-                "proxymap(8) may not read it; write it as proxy:{name}, or add that to proxy_read_maps"
+                "proxymap(8) may not read it: proxy:{name} must stand in main.cf, in a parameter that proxy_read_maps \
+                 names or in proxy_read_maps itself"
             )),
             Err(error @ ProxymapError::Malformed) => Err(error.to_string()),
             // It may be there when mail comes; until then mail is deferred. Postfix's own programs do the same.

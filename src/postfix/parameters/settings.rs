@@ -203,7 +203,10 @@ fn strangers(main_cf: &str, overrides: &[(String, String)], protocol: Protocol) 
     let of_file = main_cf::assigned_names(main_cf).into_iter().filter(|name| is_own(name));
     let of_line = overrides.iter().map(|(name, _)| name.clone());
     let all = of_file.chain(of_line.filter(|name| is_own(name) || is_client(name)));
-    let unknown = all.filter(|name| !table::is_known(name, protocol));
+    // A name may be somebody's own, to be referred to.
+    let is_used =
+        |name: &str| ["$", "${", "$("].iter().any(|start| main_cf.contains(&format!("{start}{name}")));
+    let unknown = all.filter(|name| !table::is_known(name, protocol) && !is_used(name));
     unknown.map(|name| format!("{name} is set, but there is no such parameter: it has no effect")).collect()
 }
 
@@ -288,6 +291,8 @@ fn config(reader: &mut Reader<'_>) -> Option<Config> {
     };
     config.syslog_name = reader.word("syslog_name", "postfix");
     config.shutdown_timeout = reader.time("lastmile_shutdown_timeout", "30s");
+    // cleanup(8) has seen to that when the message came.
+    config.message_size_limit = i64::MAX as u64;
     // Notices of Postfix's classes are sent by its own programs; what is left to us stands in `Notices`.
     config.notify_classes = NotifyClasses::default();
     Some(config)

@@ -105,7 +105,7 @@ impl fmt::Display for When {
             Self::Set => f.write_str("not empty"),
             Self::Yes => f.write_str("yes"),
             Self::YesWithoutLevel => f.write_str("yes while the security level is empty"),
-            Self::NoneOf(fine) => write!(f, "neither empty nor {}", fine.join(" or ")),
+            Self::NoneOf(fine) => write!(f, "neither empty nor {}", fine.join(" nor ")),
         }
     }
 }

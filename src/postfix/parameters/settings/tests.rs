@@ -255,7 +255,7 @@ fn flags_come_from_the_command_line_or_from_assume_final() {
 #[test]
 fn a_slip_of_the_pen_is_told() {
     let main_cf = "lastmile_workers = 3\nlastmile_wokers = 3\nlmtp_x = y\nlastmile_destination_recipient_limit = 7\n\
-                   lastmile_local_transport_rate_delay = 0\nother = 1\n";
+                   lastmile_local_transport_rate_delay = 0\nother = ${lastmile_dir}\nlastmile_dir = x\n";
     let overrides =
         [("lmtp_conect_timeout", "5"), ("lmtp_connect_timeout", "5"), ("lastmile_chunk", "no"), ("x", "y")];
     let overrides = overrides.map(|(name, value)| (name.to_owned(), value.to_owned()));

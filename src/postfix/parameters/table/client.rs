@@ -124,7 +124,7 @@ pub(super) const ROWS: &[Row] = &[
     honoured(
         &[parameter!("line_length_limit")],
         "512",
-        "bytes of a line, beyond which it is broken; 0 for no limit, and no limit below 16",
+        "bytes of a line, beyond which it is broken: 16 or more, or 0 for no limit",
     ),
     honoured(
         &[parameter!("quote_rfc821_envelope")],
@@ -186,7 +186,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     accepted(
         &[parameter!("cname_overrides_servername")],
-        "the name of a server matters to TLS and SASL only, and the log has the name that was looked up",
+        "the log has the name that was looked up, and only TLS and SASL would go by another one",
     ),
     accepted(&[parameter!("defer_if_no_mx_address_found")], "no MX record is looked up"),
     accepted(
@@ -200,7 +200,7 @@ pub(super) const ROWS: &[Row] = &[
             parameter!("pix_workaround_delay_time"),
             parameter!("pix_workaround_threshold_time"),
         ],
-        "the firewalls of the 1990s that these are about have no special treatment",
+        "firewalls that mangle SMTP, which these are about, get no special treatment",
     ),
     accepted(
         &[parameter!("per_record_deadline")],

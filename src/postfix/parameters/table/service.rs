@@ -149,6 +149,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     accepted(
         &[
+            parameter!(any "header_size_limit"),
+            parameter!(any "mime_boundary_length_limit"),
+            parameter!(any "mime_nesting_limit"),
+        ],
+        "the conversion of 8-bit mail for a server without 8BITMIME has limits of its own",
+    ),
+    accepted(
+        &[
             parameter!(any "service_throttle_time"),
             parameter!(any "transport_retry_time"),
             parameter!(any "minimal_backoff_time"),
@@ -157,7 +165,7 @@ pub(super) const ROWS: &[Row] = &[
             parameter!(any "bounce_queue_lifetime"),
             parameter!(any "delay_warning_time"),
         ],
-        "master(8), the queue manager and bounce(8) go by them",
+        "the queue manager, master(8) and bounce(8) go by them",
     ),
 ];
 
@@ -166,33 +174,33 @@ pub(super) const OWN_ROWS: &[Row] = &[
     honoured(
         &[parameter!(any "lastmile_workers")],
         "17",
-        "worker threads, each with one connection: from 1 to 4096 ($default_process_limit)",
+        "worker threads, each with one connection: from 1 to 4096. The default is $default_process_limit",
     ),
     honoured(
         &[parameter!(any "lastmile_connection_cache")],
         "postfix",
-        "keep: each worker keeps its connection for the next message. postfix: connections are kept when Postfix's \
-         own client would keep them (keep)",
+        "whether each worker keeps its connection for the next message (keep, the default), or connections are kept \
+         only when Postfix's own client would keep them (postfix)",
     ),
     honoured(
         &[parameter!(any "lastmile_destination_concurrency_limit")],
         "17",
         "deliveries in parallel to one destination, beside the limit of the queue manager; 0 for no limit. For a service \
-         that is called lastmile the queue manager goes by it too (0)",
+         that is called lastmile the queue manager goes by it too. There is none by default",
     ),
     honoured(
         &[parameter!(any "lastmile_shutdown_timeout")],
         "17s",
-        "how long deliveries that are under way may go on after postfix stop (30s)",
+        "how long deliveries that are under way may go on after postfix stop; 30s by default",
     ),
     honoured(
         &[parameter!(any "lastmile_pipelining")],
         "no",
-        "whether commands go out together where PIPELINING is offered (yes)",
+        "whether commands go out together where PIPELINING is offered; yes by default",
     ),
     honoured(
         &[parameter!(any "lastmile_chunking")],
         "no",
-        "whether content goes out with BDAT where CHUNKING is offered (yes)",
+        "whether content goes out with BDAT where CHUNKING is offered; yes by default",
     ),
 ];
