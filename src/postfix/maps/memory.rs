@@ -85,16 +85,18 @@ fn read_file(path: &str) -> std::io::Result<String> {
 /// The entries of a file as postmap(1) takes them. The first entry of a key counts; what is none is passed over with a
 /// warning, as Postfix does.
 fn file_entries(text: &str, name: &str, case: Case) -> HashMap<String, String> {
-    let mut entries = HashMap::new();
+    let (mut entries, mut ignored) = (HashMap::new(), 0);
     for line in logical_lines(text) {
         match split_entry(&line) {
             Some((key, value)) => {
                 entries.entry(folded(key, case)).or_insert_with(|| value.to_owned());
             }
-            None => {
-                log::warn!("texthash:{name}: a line is passed over that is no key with a value: {line:?}");
-            }
+            None => ignored += 1,
         }
+    }
+    if ignored > 0 {
+        // Without their text, which may be a secret.
+        log::warn!("texthash:{name}: {ignored} lines are passed over that are no key with a value");
     }
     entries
 }

@@ -274,7 +274,12 @@ fn bare(address: &str) -> &str {
 fn tcp_port(text: &str) -> Result<NonZeroU16, String> {
     let port = match text.parse::<u64>() {
         Ok(number) => u16::try_from(number).ok().and_then(NonZeroU16::new),
-        Err(_) => service_port(text),
+        // Small systems have no list of services.
+        Err(_) => service_port(text).or(match text {
+            "smtp" => NonZeroU16::new(25),
+            "lmtp" => NonZeroU16::new(24),
+            _ => None,
+        }),
     };
     port.ok_or_else(|| {
         "a port from 1 to 65535, or the name of a service in /etc/services, is needed".to_owned()
@@ -320,4 +325,102 @@ fn own_addresses(interfaces: &str, resolve: impl Fn(&str) -> Vec<IpAddr>) -> [Op
 fn system_addresses(host: &str) -> Vec<IpAddr> {
     let found = (host, 0).to_socket_addrs();
     found.map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postfix::parameters::values::Values;
+
+    fn addresses(words: &[&str]) -> Vec<IpAddr> {
+        words.iter().map(|word| word.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn connections_come_from_the_only_address_that_mail_is_received_on() {
+        let resolve = |host: &str| match host {
+            "mx.example.org" => addresses(&["192.0.2.1", "2001:db8::1"]),
+            "localhost" => addresses(&["127.0.0.1", "::1"]),
+            address => address.parse().into_iter().collect(),
+        };
+        for (interfaces, own) in [
+            ("all", [None, None]),
+            ("All, 192.0.2.1", [None, None]),
+            ("loopback-only", [None, None]),
+            ("localhost", [None, None]),
+            ("192.0.2.1", [Some("192.0.2.1"), None]),
+            ("[2001:db8::1]", [None, Some("2001:db8::1")]),
+            ("mx.example.org", [Some("192.0.2.1"), Some("2001:db8::1")]),
+            ("mx.example.org 192.0.2.1", [Some("192.0.2.1"), Some("2001:db8::1")]),
+            ("mx.example.org, localhost", [None, None]),
+            ("192.0.2.1, ::1", [Some("192.0.2.1"), None]),
+            ("192.0.2.1, 192.0.2.2", [None, None]),
+            ("nosuch.example", [None, None]),
+            ("", [None, None]),
+        ] {
+            let own = own.map(|address| address.map(|address| address.parse().unwrap()));
+            assert_eq!(own_addresses(interfaces, resolve), own, "{interfaces:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_address_is_of_a_family_in_use() {
+        for (values, own) in [
+            (&[][..], &[][..]),
+            (&[("lmtp_bind_address", "192.0.2.1")], &["192.0.2.1"]),
+            (&[("lmtp_bind_address", "192.0.2.1"), ("inet_interfaces", "192.0.2.2 ::1")], &["192.0.2.1"]),
+            (
+                &[("lmtp_bind_address6", "[2001:db8::1]"), ("inet_interfaces", "192.0.2.2")],
+                &["192.0.2.2", "2001:db8::1"],
+            ),
+            (&[("lmtp_bind_address6", "2001:db8::1"), ("inet_protocols", "ipv4")], &[]),
+            (&[("lmtp_bind_address", "0.0.0.0"), ("inet_interfaces", "192.0.2.2")], &[]),
+        ] {
+            let given: Values = values.iter().copied().collect();
+            let mut reader = Reader::new(&given);
+            let mut parameters = Parameters { reader: &mut reader, protocol: Protocol::Lmtp };
+            let protocols = parameters.reader.parsed("inet_protocols", "all", inet_protocols).unwrap();
+            assert_eq!(parameters.bind_addresses(protocols), addresses(own), "{values:?}");
+            assert!(reader.problems().is_empty());
+        }
+    }
+
+    #[test]
+    fn protocols_and_ports_have_their_words() {
+        for (text, protocols) in [
+            ("all", Some(InetProtocols::All)),
+            ("ipv4", Some(InetProtocols::Ipv4)),
+            ("IPv6", Some(InetProtocols::Ipv6)),
+            ("ipv4, ipv6", Some(InetProtocols::All)),
+            ("all ipv4", Some(InetProtocols::All)),
+            ("ipv4 ipv5", None),
+            ("", None),
+        ] {
+            assert_eq!(inet_protocols(text).ok(), protocols, "{text:?}");
+        }
+        for (text, port) in
+            [("24", Some(24)), ("smtp", Some(25)), ("lmtp", Some(24)), ("65536", None), ("", None)]
+        {
+            assert_eq!(tcp_port(text).ok().map(NonZeroU16::get), port, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_peers_are_passed_over_with_a_warning() {
+        let values = [("debug_peer_list", "mx.example.org !a .example.org 192.0.2.0/24 /run/lmtp 192.0.2.1")];
+        let values: Values = values.into_iter().collect();
+        let (mut reader, mut warnings) = (Reader::new(&values), Vec::new());
+        let mut parameters = Parameters { reader: &mut reader, protocol: Protocol::Lmtp };
+        assert_eq!(parameters.debug_peers(&mut warnings), ["mx.example.org", "/run/lmtp", "192.0.2.1"]);
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+    }
+
+    #[test]
+    fn a_silent_discard_is_no_keyword() {
+        let values: Values =
+            [("smtp_discard_ehlo_keywords", "dsn, silent-discard Chunking")].into_iter().collect();
+        let mut reader = Reader::new(&values);
+        let mut parameters = Parameters { reader: &mut reader, protocol: Protocol::Smtp };
+        assert_eq!(parameters.discarded_keywords(), ["DSN", "CHUNKING"]);
+    }
 }
