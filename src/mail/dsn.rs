@@ -308,7 +308,7 @@ mod tests {
         assert!("NEVER,SUCCESS".parse::<Notify>().is_err());
         assert!("".parse::<Notify>().is_err());
         assert!(Notify::default().on_failure() && !Notify::default().on_success());
-        assert_eq!(Notify::from_bits(16 | 8 | 2).to_string(), "SUCCESS,DELAY");
+        assert_eq!(Notify::from_bits(16 | 8 | 2), "SUCCESS,DELAY".parse().unwrap());
         assert!(!Notify::NEVER.on_failure() && !Notify::SUCCESS.on_failure());
     }
 

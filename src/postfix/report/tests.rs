@@ -69,8 +69,10 @@ impl Postfix {
         self.threads.push(thread::spawn(move || {
             for at in 0.. {
                 let (stream, _) = listener.accept().unwrap();
-                let Some(octets) = play(stream, &habits[at.min(habits.len() - 1)]) else { return };
-                received.lock().unwrap().push((socket.to_owned(), octets));
+                let keep = |octets| received.lock().unwrap().push((socket.to_owned(), octets));
+                if play(stream, &habits[at.min(habits.len() - 1)], keep).is_none() {
+                    return;
+                }
             }
         }));
         self
@@ -103,8 +105,8 @@ impl Drop for Postfix {
     }
 }
 
-/// Serves one client; returns what it said, `None` if that was to end.
-fn play(mut stream: UnixStream, habit: &Habit) -> Option<Vec<u8>> {
+/// Serves one client, and keeps what it says before it gets an answer; `None` if that was to end.
+fn play(mut stream: UnixStream, habit: &Habit, keep: impl Fn(Vec<u8>)) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     if let Habit::Modern(protocol, _) | Habit::Drip(protocol, _) = habit {
         let _ = stream.write_all(format!("protocol\0{protocol}\0\0").as_bytes());
@@ -117,6 +119,7 @@ fn play(mut stream: UnixStream, habit: &Habit) -> Option<Vec<u8>> {
     if octets.starts_with(b"end\0") {
         return None;
     }
+    keep(octets);
     match habit {
         Habit::Modern(_, answer) | Habit::Old(answer) => {
             let _ = stream.write_all(answer);
@@ -134,7 +137,7 @@ fn play(mut stream: UnixStream, habit: &Habit) -> Option<Vec<u8>> {
         }
         Habit::Closes | Habit::ClosesAfter => {}
     }
-    Some(octets)
+    Some(())
 }
 
 fn read_list(stream: &mut UnixStream) -> Vec<u8> {
