@@ -22,6 +22,9 @@ use crate::queue::scheduler::{BatchEnd, Health, WorkerId};
 use crate::smtp::Settled;
 use crate::spool::{QueueFile, Spool};
 
+/// Octets of a header that are searched for a loop.
+const HEADER_MAX: u64 = 1 << 20;
+
 /// The spool, as workers need it.
 #[derive(Clone)]
 pub struct SpoolSource {
@@ -97,7 +100,9 @@ impl SpoolSource {
         let mut recorder = Recorder::new(&self.spool, file, order, transport.protocol);
         let original = order.batch.recipients().first().and_then(|recipient| recipient.orcpt.as_ref());
         let original = original.map(OriginalRecipient::address);
-        let prefix = match prepend::headers(&order.batch, transport.flags, original, || start_of(file)) {
+        let prefix = match prepend::headers(&order.batch, transport.flags, original, |address| {
+            was_delivered_to(file, address)
+        }) {
             Ok(prefix) => prefix,
             Err(outcome) => {
                 recorder.settled(all(order, &outcome));
@@ -180,13 +185,19 @@ impl SpoolSource {
     }
 }
 
-/// The header, and perhaps more. One that cannot be read is none: the content behind it cannot be sent either.
-fn start_of(file: &QueueFile) -> Vec<u8> {
+/// Whether the header has a Delivered-To field for `address`. A header that cannot be read has none: the content
+/// that follows it cannot be sent either.
+fn was_delivered_to(file: &QueueFile, address: &str) -> bool {
     let mut header = Vec::new();
-    match file.content().take(prepend::HEADER_MAX as u64).read_to_end(&mut header) {
-        Ok(_) => header,
-        Err(_) => Vec::new(),
+    if file.content().take(HEADER_MAX).read_to_end(&mut header).is_err() {
+        return false;
     }
+    let end = memchr::memmem::find(&header, b"\r\n\r\n").unwrap_or(header.len());
+    String::from_utf8_lossy(&header[..end]).lines().any(|line| {
+        let field =
+            line.split_once(':').filter(|(name, _)| name.trim_end().eq_ignore_ascii_case("Delivered-To"));
+        field.is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case(address))
+    })
 }
 
 /// What a server did, and what it meant for the mail.

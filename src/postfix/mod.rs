@@ -8,23 +8,21 @@
 
 pub mod address;
 pub mod attribute;
+pub mod content;
 mod descriptors;
 pub mod environment;
+pub mod lines;
+pub mod maps;
 pub mod options;
 pub mod parameters;
-pub mod report;
-pub mod maps;
-pub mod parameters;
 pub mod proxymap;
+pub mod queue_file;
+pub mod record;
+pub mod report;
 pub mod request;
 pub mod service;
+pub mod seven_bit;
 mod status;
 pub mod supervisor;
 
 pub use descriptors::NotUnderMaster;
-pub mod content;
-pub mod lines;
-pub mod queue_file;
-pub mod record;
-pub mod request;
-pub mod seven_bit;

@@ -47,7 +47,6 @@ const PURE: &[&str] = &[
     "src/postfix/report/call.rs",
     "src/postfix/report/decision.rs",
     "src/postfix/report/decision/",
-    "src/postfix/report/domain_list.rs",
     "src/postfix/report/log_line.rs",
     "src/postfix/report/notice.rs",
     "src/postfix/report/stamps.rs",

@@ -14,5 +14,5 @@ mod delivery;
 mod direct;
 mod dovecot;
 mod harness;
-mod proxymap;
 mod postfix;
+mod proxymap;

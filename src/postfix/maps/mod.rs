@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 pub use match_list::{MatchList, Subdomains};
 
-use super::parameters::{Problems, Settings, Version};
+use super::parameters::{Problems, Settings, table};
 use super::proxymap::{Case, Proxymap, ProxymapError};
+use super::request::Release;
 use memory::Memory;
 
 /// The tables of a service.
@@ -24,6 +25,8 @@ use memory::Memory;
 pub struct Tables {
     /// From `status reason` to another status and reason.
     pub delivery_status_filter: Maps,
+    /// From the addresses of servers to keywords that count as not offered.
+    pub discard_keyword_address_maps: Maps,
     /// Domains of which flush(8) is told.
     pub fast_flush_domains: MatchList,
     /// Next hops to which connections are kept, where Postfix's ways with connections are followed.
@@ -36,8 +39,8 @@ impl Tables {
     pub fn open(settings: &Settings) -> Result<Self, Problems> {
         let names = &settings.tables;
         // proxymap's requests look different since 3.11.
-        let new_form = settings.mail_version >= Version { major: 3, minor: 11 };
-        let proxymap = Proxymap::new(&settings.services.proxymap, new_form, settings.ipc_timeout);
+        let new_form = settings.mail_version >= Release { major: 3, minor: 11 };
+        let proxymap = Proxymap::new(&settings.proxymap_socket, new_form, settings.ipc_timeout);
         let mut opener = Opener { proxymap: Arc::new(proxymap), problems: Problems::default() };
         let parameter = |suffix: &str| format!("{}_{suffix}", settings.transport);
         let subdomains = match names.fast_flush_subdomains {
@@ -49,6 +52,11 @@ impl Tables {
                 &parameter("delivery_status_filter"),
                 &names.delivery_status_filter,
                 Case::Kept,
+            ),
+            discard_keyword_address_maps: opener.maps(
+                &table::name(settings.client.protocol, "discard_lhlo_keyword_address_maps"),
+                &names.discard_keyword_address_maps,
+                Case::Folded,
             ),
             fast_flush_domains: opener.match_list(
                 "fast_flush_domains",

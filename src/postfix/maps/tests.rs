@@ -61,6 +61,7 @@ fn tables_of_settings_are_opened() {
         ("queue_directory", "/var/spool/postfix"),
         ("myhostname", "mx.example.org"),
         ("lmtp_delivery_status_filter", "inline:{{2.0.0 ok = 2.1.5 fine}}"),
+        ("lmtp_discard_lhlo_keyword_address_maps", "inline:{{192.0.2.1 = chunking, dsn}}"),
         ("fast_flush_domains", "example.org"),
         ("lastmile_connection_cache", "postfix"),
         ("lmtp_connection_cache_destinations", "unix:/run/lmtp, [192.0.2.1]:24"),
@@ -69,6 +70,8 @@ fn tables_of_settings_are_opened() {
         Settings::from_values(&values.into_iter().collect(), Protocol::Lmtp, Flags::default()).unwrap();
     let tables = Tables::open(&settings).unwrap();
     assert_eq!(tables.delivery_status_filter.look_up("2.0.0 ok").unwrap().as_deref(), Some("2.1.5 fine"));
+    let discarded = tables.discard_keyword_address_maps.look_up("192.0.2.1").unwrap();
+    assert_eq!(discarded.as_deref(), Some("chunking, dsn"));
     assert!(tables.fast_flush_domains.contains("example.org").unwrap());
     assert!(!tables.fast_flush_domains.contains("mx.example.org").unwrap());
     for (destination, is_kept) in [("unix:/run/lmtp", true), ("[192.0.2.1]:24", true), ("[192.0.2.1]", false)]

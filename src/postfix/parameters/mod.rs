@@ -12,7 +12,7 @@ mod transport;
 mod values;
 
 pub use postconf::Source;
-pub use settings::{AddressFormat, ConnectionCache, Notices, Services, Settings, TableNames, Version};
+pub use settings::{ConnectionCache, Notices, Settings, TableNames};
 pub use values::{Problems, Values};
 
 pub(in crate::postfix) use main_cf::logical_lines;

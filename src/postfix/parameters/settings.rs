@@ -5,7 +5,8 @@
 //!   no effect here or cannot be obeyed (`table`).
 //! - Always true: settings that exist are complete; nobody checks a value again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::main_cf;
@@ -13,8 +14,11 @@ use super::postconf::{self, PostconfError, Source};
 use super::table::{self, Scope};
 use super::transport;
 use super::values::{Problems, Reader, TIME_MAX, Values};
-use crate::config::{Config, Flags, NotifyClasses};
-use crate::mail::{Nexthop, Protocol, TransportName};
+use crate::config::{Config, Flags, NotifyClasses, Transport};
+use crate::mail::{Nexthop, Protocol, Resolution, TransportName};
+use crate::postfix::queue_file::Layout;
+use crate::postfix::report::{AddressFormat, LineFormat, ServiceNames};
+use crate::postfix::request::Release;
 
 /// Threads at most.
 const WORKERS_MAX: u64 = 4096;
@@ -23,7 +27,7 @@ const WORKERS_MAX: u64 = 4096;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The release of Postfix.
-    pub mail_version: Version,
+    pub mail_version: Release,
     /// The queue.
     pub queue_directory: PathBuf,
     /// Who a service becomes (`-u`).
@@ -34,8 +38,12 @@ pub struct Settings {
     pub syslog_facility: String,
     /// Whether lines go to postlogd(8) instead of syslog (`maillog_file`).
     pub logs_to_postlogd: bool,
-    /// The sockets of other services, relative to the queue directory.
-    pub services: Services,
+    /// The names of the daemons that hear of outcomes.
+    pub services: ServiceNames,
+    /// proxymap(8)'s socket, below the queue directory.
+    pub proxymap_socket: PathBuf,
+    /// postlogd(8)'s socket, below the queue directory.
+    pub postlog_socket: PathBuf,
     /// The name of this host.
     pub myhostname: String,
     /// The domain of addresses that have none.
@@ -48,20 +56,16 @@ pub struct Settings {
     pub ipc_timeout: Duration,
     /// How long a service may be stuck.
     pub daemon_timeout: Duration,
-    /// Queues with hashed directories, in lower case.
-    pub hash_queue_names: Vec<String>,
-    /// How many levels these have.
-    pub hash_queue_depth: usize,
+    /// Where queue files lie.
+    pub layout: Layout,
     /// Whether mail stays in the queue that would be returned.
     pub soft_bounce: bool,
     /// Whether verify(8) hears of recipients that cannot be delivered to.
     pub address_verify_negative_cache: bool,
     /// Whose transcripts the postmaster gets.
     pub notices: Notices,
-    /// How addresses are written in the log.
-    pub info_log_address_format: AddressFormat,
-    /// Decimals of delays in the log, at most.
-    pub delay_logging_resolution_limit: u32,
+    /// How log lines are written.
+    pub line_format: LineFormat,
     /// Where mail goes that no server of a TCP destination takes: destinations as in a next hop.
     pub fallback_relay: Vec<String>,
     /// Which connections are kept.
@@ -72,53 +76,12 @@ pub struct Settings {
     pub record_size: usize,
     /// The name of the one transport that is used: `lmtp` or `smtp`.
     pub transport: TransportName,
+    /// The transport.
+    pub client: Arc<Transport>,
     /// The same for the engine: workers, host name, and the transport.
     pub config: Config,
     /// Sentences for the log: what has less effect than one might think.
     pub warnings: Vec<String>,
-}
-
-/// A release of Postfix, as far as its protocols differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// The first number.
-    pub major: u32,
-    /// The second number.
-    pub minor: u32,
-}
-
-impl Version {
-    /// Whether servers announce their protocol on a new connection, and agents theirs to qmgr(8).
-    pub fn announces_protocols(self) -> bool {
-        self >= Self { major: 3, minor: 6 }
-    }
-
-    /// Reads `3.7.11`, or `3.12-20260821`.
-    fn parse(text: &str) -> Option<Self> {
-        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
-        Some(Self { major: numbers.next()??, minor: numbers.next()?? })
-    }
-}
-
-/// Sockets of other services, by their paths below the queue directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Services {
-    /// bounce(8).
-    pub bounce: PathBuf,
-    /// bounce(8) as defer.
-    pub defer: PathBuf,
-    /// bounce(8) as trace.
-    pub trace: PathBuf,
-    /// verify(8).
-    pub verify: PathBuf,
-    /// flush(8).
-    pub flush: PathBuf,
-    /// cleanup(8).
-    pub cleanup: PathBuf,
-    /// proxymap(8).
-    pub proxymap: PathBuf,
-    /// postlogd(8).
-    pub postlog: PathBuf,
 }
 
 /// Transcripts of sessions for the postmaster.
@@ -132,15 +95,6 @@ pub struct Notices {
     pub recipient: String,
     /// Who they are from; a message from this sender gives no notice.
     pub double_bounce_sender: String,
-}
-
-/// How addresses are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressFormat {
-    /// With quotes where SMTP has them.
-    External,
-    /// As in the queue file.
-    Internal,
 }
 
 /// Which connections are kept for the next message (`lastmile_connection_cache`).
@@ -161,6 +115,8 @@ pub enum ConnectionCache {
 pub struct TableNames {
     /// Replaces statuses and reasons.
     pub delivery_status_filter: Vec<String>,
+    /// From the addresses of servers to keywords that count as not offered.
+    pub discard_keyword_address_maps: Vec<String>,
     /// Domains of which flush(8) is told.
     pub fast_flush_domains: Vec<String>,
     /// Whether a name in `fast_flush_domains` means the domains below it too.
@@ -213,7 +169,7 @@ fn strangers(main_cf: &str, overrides: &[(String, String)], protocol: Protocol) 
 /// Reads all values; `None` once the problem of one is noted without which nothing can be made.
 fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Settings> {
     let version = reader.parsed("mail_version", "", |text| {
-        Version::parse(text).ok_or_else(|| "postconf told no version of Postfix".to_owned())
+        Release::parse(text).ok_or_else(|| "postconf told no version of Postfix".to_owned())
     });
     let queue_directory = reader.parsed("queue_directory", "", |text| match text.starts_with('/') {
         true => Ok(PathBuf::from(text)),
@@ -228,6 +184,7 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
         &mut warnings,
     )?;
     let name = transport.name.clone();
+    let client = Arc::new(transport.clone());
     let config = config(reader)?.with_transport(transport);
     Some(Settings {
         mail_version: version?,
@@ -237,30 +194,34 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
         syslog_facility: reader.word("syslog_facility", "mail"),
         logs_to_postlogd: !reader.text("maillog_file", "").is_empty(),
         services: services(reader),
+        proxymap_socket: Path::new("private").join(reader.word("proxymap_service_name", "proxymap")),
+        postlog_socket: Path::new("public").join(reader.word("postlog_service_name", "postlog")),
         myhostname: config.myhostname.clone(),
         myorigin: config.myorigin.clone(),
         mail_name: reader.word("mail_name", "Postfix"),
         max_idle,
         ipc_timeout: reader.parsed("ipc_timeout", "3600s", some_time).unwrap_or_default(),
         daemon_timeout: reader.parsed("daemon_timeout", "18000s", some_time).unwrap_or_default(),
-        hash_queue_names: reader
-            .text("hash_queue_names", "deferred, defer")
-            .to_ascii_lowercase()
-            .split([',', ' ', '\t'])
-            .filter(|word| !word.is_empty())
-            .map(str::to_owned)
-            .collect(),
-        hash_queue_depth: reader.number("hash_queue_depth", "1", 1, 10) as usize,
+        layout: Layout {
+            hash_queue_names: reader
+                .text("hash_queue_names", "deferred, defer")
+                .to_ascii_lowercase()
+                .split([',', ' ', '\t'])
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            hash_queue_depth: reader.number("hash_queue_depth", "1", 1, 10) as usize,
+        },
         soft_bounce: reader.yes("soft_bounce", false),
         address_verify_negative_cache: reader.yes("address_verify_negative_cache", true),
         notices: notices(reader),
-        info_log_address_format: address_format(reader),
-        delay_logging_resolution_limit: reader.number("delay_logging_resolution_limit", "2", 0, 6) as u32,
+        line_format: line_format(reader),
         fallback_relay: fallback_relay(reader, protocol, &name),
         connection_cache,
         tables: table_names(reader, protocol, connection_cache),
         record_size: reader.number("line_length_limit", "2048", 512, 1 << 20) as usize,
         transport: name,
+        client,
         config,
         warnings,
     })
@@ -298,19 +259,15 @@ fn config(reader: &mut Reader<'_>) -> Option<Config> {
     Some(config)
 }
 
-fn services(reader: &mut Reader<'_>) -> Services {
-    let mut socket = |directory: &str, name: &str, default| {
-        PathBuf::from(directory).join(reader.word(&format!("{name}_service_name"), default))
-    };
-    Services {
-        bounce: socket("private", "bounce", "bounce"),
-        defer: socket("private", "defer", "defer"),
-        trace: socket("private", "trace", "trace"),
-        verify: socket("private", "address_verify", "verify"),
-        flush: socket("public", "flush", "flush"),
-        cleanup: socket("public", "cleanup", "cleanup"),
-        proxymap: socket("private", "proxymap", "proxymap"),
-        postlog: socket("public", "postlog", "postlog"),
+fn services(reader: &mut Reader<'_>) -> ServiceNames {
+    let mut name = |parameter: &str, default| reader.word(&format!("{parameter}_service_name"), default);
+    ServiceNames {
+        bounce: name("bounce", "bounce"),
+        defer: name("defer", "defer"),
+        trace: name("trace", "trace"),
+        verify: name("address_verify", "verify"),
+        flush: name("flush", "flush"),
+        cleanup: name("cleanup", "cleanup"),
     }
 }
 
@@ -334,13 +291,15 @@ fn notices(reader: &mut Reader<'_>) -> Notices {
     }
 }
 
-fn address_format(reader: &mut Reader<'_>) -> AddressFormat {
+fn line_format(reader: &mut Reader<'_>) -> LineFormat {
     let parse = |text: &str| match text {
         "external" => Ok(AddressFormat::External),
         "internal" => Ok(AddressFormat::Internal),
-        _ => Err("\"external\" or \"internal\" is needed".to_owned()),
+        _ => Err("it is \"external\" or \"internal\"".to_owned()),
     };
-    reader.parsed("info_log_address_format", "external", parse).unwrap_or(AddressFormat::External)
+    let addresses = reader.parsed("info_log_address_format", "external", parse).unwrap_or_default();
+    let decimals = reader.number("delay_logging_resolution_limit", "2", 0, 6) as u8;
+    LineFormat { addresses, resolution: Resolution::new(decimals).unwrap_or_default() }
 }
 
 /// The relays, each a TCP server that a next hop could name.
@@ -372,6 +331,8 @@ fn table_names(reader: &mut Reader<'_>, protocol: Protocol, cache: ConnectionCac
     let destinations = reader.list(&table::name(protocol, "connection_cache_destinations"), "");
     TableNames {
         delivery_status_filter: reader.list(&table::name(protocol, "delivery_status_filter"), ""),
+        discard_keyword_address_maps: reader
+            .list(&table::name(protocol, "discard_lhlo_keyword_address_maps"), ""),
         fast_flush_domains: reader.list("fast_flush_domains", ""),
         fast_flush_subdomains: with_subdomains.iter().any(|name| name == "fast_flush_domains"),
         connection_cache_destinations: match cache {

@@ -139,12 +139,15 @@ pub fn names(protocol: Protocol, scope: Scope) -> impl Iterator<Item = &'static 
 }
 
 /// The name of a client's parameter; `suffix` is what stands behind `lmtp_`.
-pub(super) fn name(protocol: Protocol, suffix: &str) -> String {
+pub(in crate::postfix) fn name(protocol: Protocol, suffix: &str) -> String {
     match (protocol, suffix) {
         (Protocol::Lmtp, _) => format!("lmtp_{suffix}"),
         (Protocol::Smtp, "lhlo_name") => "smtp_helo_name".to_owned(),
         (Protocol::Smtp, "lhlo_timeout") => "smtp_helo_timeout".to_owned(),
         (Protocol::Smtp, "discard_lhlo_keywords") => "smtp_discard_ehlo_keywords".to_owned(),
+        (Protocol::Smtp, "discard_lhlo_keyword_address_maps") => {
+            "smtp_discard_ehlo_keyword_address_maps".to_owned()
+        }
         (Protocol::Smtp, _) => format!("smtp_{suffix}"),
     }
 }

@@ -9,7 +9,6 @@
 
 mod call;
 mod decision;
-mod domain_list;
 mod log_line;
 mod notice;
 mod reporter;
@@ -20,9 +19,8 @@ mod tests;
 
 pub use call::{Call, Service, ServiceNames};
 pub use decision::{Act, Attempted, Filter, Logged, NO_RELAY, OnFailure, Plan, Policy, Verdict, decide};
-pub use domain_list::DomainList;
 pub use log_line::{AddressFormat, LineFormat, LogLine};
 pub use notice::{Notice, Spoken};
-pub use reporter::{FlushDomains, Reporter, Reports, StatusFilter, TableLookup};
+pub use reporter::{FlushDomains, Reporter, Reports, StatusFilter};
 pub use services::{Failure, Services};
 pub use stamps::{Spent, Stamps};

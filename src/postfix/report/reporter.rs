@@ -10,23 +10,14 @@ use std::fmt;
 
 use super::call::{self, Call, Service};
 use super::decision::{Act, Attempted, Logged, Policy, Verdict, decide};
-use super::domain_list::DomainList;
 use super::services::Services;
 use crate::mail::{printable, shortened};
 
 /// The tables of the delivery status filter: what they have for `status text`.
 pub type StatusFilter = Box<dyn Fn(&str) -> Result<Option<String>, String> + Send + Sync>;
 
-/// Looks up a key in a table, `type:name`: whether it is there.
-pub type TableLookup = Box<dyn Fn(&str, &str) -> Result<bool, String> + Send + Sync>;
-
-/// Domains whose waiting mail flush(8) keeps count of (`fast_flush_domains`).
-pub struct FlushDomains {
-    /// Which.
-    pub domains: DomainList,
-    /// Looks up a key in a table of that list.
-    pub lookup: TableLookup,
-}
+/// The domains whose waiting mail flush(8) keeps count of (`fast_flush_domains`): whether this is one.
+pub type FlushDomains = Box<dyn Fn(&str) -> Result<bool, String> + Send + Sync>;
 
 /// Reports for all requests, from any thread.
 pub struct Reporter {
@@ -51,7 +42,6 @@ impl Reporter {
         filter: Option<StatusFilter>,
         flush: Option<FlushDomains>,
     ) -> Self {
-        let flush = flush.filter(|flush| !flush.domains.is_empty());
         Self { services, policy, filter, flush }
     }
 
@@ -140,7 +130,7 @@ impl Reports<'_> {
         self.hinted.insert(domain.to_vec());
         // flush(8) knows no domain with other octets than these.
         let Ok(name) = std::str::from_utf8(domain) else { return true };
-        match flush.domains.holds(name, &*flush.lookup) {
+        match flush(name) {
             Ok(true) => self.tell(&call::waits_for(domain, queue_id)),
             Ok(false) => true,
             Err(problem) => {

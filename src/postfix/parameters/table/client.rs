@@ -142,6 +142,11 @@ pub(super) const ROWS: &[Row] = &[
         "keywords of the reply to LHLO that are overlooked; CHUNKING is one more",
     ),
     honoured(
+        &[parameter!("discard_lhlo_keyword_address_maps", "discard_ehlo_keyword_address_maps")],
+        "inline:{{192.0.2.1 = chunking}}",
+        "tables with the same by a server's address",
+    ),
+    honoured(
         &[parameter!("connection_reuse_time_limit")],
         "17s",
         "how old a connection may become; 0 for no limit",
@@ -316,9 +321,4 @@ pub(super) const ROWS: &[Row] = &[
         "content is not changed here",
     ),
     refused(&[parameter!("reply_filter")], Set, "replies of servers are not changed here"),
-    refused(
-        &[parameter!("discard_lhlo_keyword_address_maps", "discard_ehlo_keyword_address_maps")],
-        Set,
-        "keywords are overlooked for all servers or for none",
-    ),
 ];

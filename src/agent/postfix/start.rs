@@ -1,0 +1,195 @@
+//! From a process that master(8) has started to one that takes requests.
+//!
+//! - Owns: the order of opening: main.cf, the log under its final name, the queue directory, tables, privileges, threads.
+//! - Leaves to others: how the process came to be (`postfix::supervisor`), everything that runs then.
+//! - Always true: nothing is opened after privileges are given up that may be closed to the queue's owner or outside of
+//!   a new root directory, and whatever is wrong with main.cf is told at once, in the mail log.
+
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::unbounded;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::SIGTERM;
+use signal_hook::iterator::Signals;
+
+use super::clerk;
+use super::delivery::{Context, PostfixSource};
+use super::master::{Master, Parts, Report};
+use crate::agent::crew::Crew;
+use crate::agent::doorbell::doorbell;
+use crate::agent::log::{Facility, MailLog, MailLogTarget, OpenMailLog};
+use crate::agent::report::Reporter;
+use crate::postfix::maps::Tables;
+use crate::postfix::options::{Options, Role};
+use crate::postfix::parameters::{Problems, Settings, Source};
+use crate::postfix::report::{self, FlushDomains, Policy, Services, StatusFilter};
+use crate::postfix::service::{self, Door, ServiceError, Started};
+
+/// Why a service did not begin, or ended badly. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum PostfixError {
+    /// main.cf or the service's `-o` options.
+    #[error("{0}")]
+    Settings(String),
+    /// The process cannot be what it was started as.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// Something else could not be set up.
+    #[error("{what}: {error}; no mail is delivered by this service")]
+    SetUp {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The master thread cannot go on.
+    #[error("{0}; mail that was being delivered stays in the queue")]
+    Master(io::Error),
+}
+
+fn set_up(what: impl Into<String>) -> impl FnOnce(io::Error) -> PostfixError {
+    let what = what.into();
+    move |error| PostfixError::SetUp { what, error }
+}
+
+/// Runs the worker of a service until it is told to end, or nothing comes any more.
+pub fn run(started: Started, log: &OpenMailLog) -> Result<(), PostfixError> {
+    let Started { role, options, environment, door } = started;
+    let source = Source {
+        config_directory: environment.config_directory.clone(),
+        overrides: options.overrides.clone(),
+    };
+    let settings =
+        Settings::read(&source, role.protocol, options.flags).map_err(|problems| all_told(&problems))?;
+    log.reopen(&mail_log(&settings, &role, &options)?);
+    for warning in &settings.warnings {
+        log::warn!("{warning}");
+    }
+    let queue = &settings.queue_directory;
+    std::env::set_current_dir(queue)
+        .map_err(set_up(format!("queue_directory = {} cannot be entered", queue.display())))?;
+    let tables = Tables::open(&settings).map_err(|problems| all_told(&problems))?;
+    let owner = options.unprivileged.then_some(settings.mail_owner.as_str());
+    let root = options.chroot.then_some(settings.queue_directory.as_path());
+    service::drop_privileges(owner, root)?;
+    allow_descriptors(settings.config.workers);
+    let service = options.service_name(&role).to_owned();
+    serve(Arc::new(context(settings, tables, service)), door)
+}
+
+fn serve(context: Arc<Context>, door: Door) -> Result<(), PostfixError> {
+    let thread = || set_up("a thread cannot be started");
+    let (doorbell, chime) = doorbell().map_err(set_up("a pipe cannot be made"))?;
+    let (sender, reports) = unbounded();
+    let reporter = Reporter::new(sender, doorbell);
+    let config = &context.settings.config;
+    let source = PostfixSource { context: Arc::clone(&context) };
+    let crew = Crew::start(config.workers, source, reporter.clone(), config.myhostname.clone())
+        .map_err(set_up("a worker cannot be started"))?;
+    let clerk = clerk::start(Arc::clone(&context), reporter.clone()).map_err(thread())?;
+    listen_to_signals(reporter).map_err(thread())?;
+    log::debug!("started: lastmile {}, {} workers", env!("CARGO_PKG_VERSION"), config.workers);
+    crate::agent::log::this_thread_may_not_wait();
+    let master = Master::new(Parts { context, door, crew, clerk, reports, chime });
+    master.and_then(Master::run).map_err(PostfixError::Master)
+}
+
+/// All of them are told; the last one is why the service does not begin.
+fn all_told(problems: &Problems) -> PostfixError {
+    let mut sentences: Vec<_> = problems.sentences().map(str::to_owned).collect();
+    let last = sentences.pop().unwrap_or_else(|| "main.cf cannot be used".to_owned());
+    for sentence in sentences {
+        log::error!("{sentence}");
+    }
+    PostfixError::Settings(last)
+}
+
+/// The log under its final name.
+fn mail_log(settings: &Settings, role: &Role, options: &Options) -> Result<MailLog, PostfixError> {
+    let facility: Facility = settings
+        .syslog_facility
+        .parse()
+        .map_err(|error| PostfixError::Settings(format!("syslog_facility: {error}")))?;
+    let target = match settings.logs_to_postlogd {
+        // Relative to the queue directory, so that it is good with every root directory.
+        true => MailLogTarget::Postlog {
+            socket: settings.queue_directory.join(&settings.postlog_socket),
+            host: settings.myhostname.clone(),
+        },
+        false => MailLogTarget::Syslog(facility),
+    };
+    Ok(MailLog {
+        syslog_name: settings.syslog_name.clone(),
+        process: role.process.clone(),
+        target,
+        to_stderr: options.log_to_stderr,
+    })
+}
+
+fn context(settings: Settings, tables: Tables, service: String) -> Context {
+    let Tables {
+        delivery_status_filter,
+        discard_keyword_address_maps,
+        fast_flush_domains,
+        connection_cache_destinations,
+    } = tables;
+    let transport = Arc::clone(&settings.client);
+    let filter: Option<StatusFilter> = (!delivery_status_filter.is_empty()).then(|| -> StatusFilter {
+        Box::new(move |key| delivery_status_filter.look_up(key).map_err(|error| error.to_string()))
+    });
+    let flush: Option<FlushDomains> = (!fast_flush_domains.is_empty()).then(|| -> FlushDomains {
+        Box::new(move |domain| fast_flush_domains.contains(domain).map_err(|error| error.to_string()))
+    });
+    let policy = Policy {
+        names: settings.services.clone(),
+        soft_bounce: settings.soft_bounce,
+        negative_cache: settings.address_verify_negative_cache,
+        protocol: transport.protocol,
+        final_delivery: transport.flags.final_delivery,
+    };
+    let services = Services::new(".", settings.services.clone(), settings.ipc_timeout);
+    Context {
+        service,
+        transport,
+        release: settings.mail_version,
+        layout: settings.layout.clone(),
+        line_format: settings.line_format,
+        reporter: report::Reporter::new(services, policy, filter, flush),
+        kept_destinations: connection_cache_destinations,
+        discarded_keywords: discard_keyword_address_maps,
+        settings,
+    }
+}
+
+/// A delivery has four descriptors: the connection to qmgr, the queue file, the server, a daemon of Postfix.
+fn allow_descriptors(workers: usize) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = 4 * workers as u64 + 64;
+    if current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let allowed = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum });
+    if let Err(error) = raised {
+        log::warn!(
+            "{workers} workers may need {wanted} file descriptors, which the system does not allow: {error}"
+        );
+    } else if allowed < wanted {
+        log::warn!(
+            "{workers} workers may need {wanted} file descriptors, and the system allows only {allowed}"
+        );
+    }
+}
+
+/// `postfix stop` ends all processes at once: what is under way then has a moment.
+fn listen_to_signals(reporter: Reporter<Report>) -> io::Result<()> {
+    let mut signals = Signals::new(service::SIGNALS)?;
+    let listen = move || {
+        for signal in signals.forever().filter(|signal| *signal == SIGTERM) {
+            log::debug!("signal {signal}");
+            reporter.send_signal(Report::Stop);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map(drop)
+}
