@@ -195,21 +195,21 @@ impl CachedConnection {
             };
             let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
             let later = pending.split_off(limit);
-            pending =
-                match self.attempt(connection, delivery, &pending, Standing { retry, is_alive }, observer) {
-                    Attempted::Done { left_over } => {
-                        is_alive = true;
-                        [left_over, later].concat()
-                    }
-                    Attempted::Unsent { unsettled, try_from } => {
-                        (may_retry, first_server) = (false, try_from);
-                        [unsettled, later].concat()
-                    }
-                    Attempted::Broken(error) => {
-                        observer.settled(not_delivered(&later, &untried(&error)));
-                        return Delivered::Reached;
-                    }
-                };
+            let standing = Standing { retry, is_alive };
+            pending = match self.attempt(connection, delivery, &pending, standing, observer) {
+                Attempted::Done { left_over, has_ended } => {
+                    is_alive |= has_ended;
+                    [left_over, later].concat()
+                }
+                Attempted::Unsent { unsettled, try_from } => {
+                    (may_retry, first_server) = (false, try_from);
+                    [unsettled, later].concat()
+                }
+                Attempted::Broken(error) => {
+                    observer.settled(not_delivered(&later, &untried(&error)));
+                    return Delivered::Reached;
+                }
+            };
         }
         Delivered::Reached
     }
@@ -262,11 +262,12 @@ impl CachedConnection {
                 if let Some(limit) = transaction.recipients_before_too_many() {
                     connection.learn_recipient_limit(limit);
                 }
-                if !transaction.must_close_abruptly() {
+                let has_ended = !transaction.must_close_abruptly();
+                if has_ended {
                     let reusable = transaction.is_reusable();
                     self.keep_or_leave(connection, batch.destination(), transport, reusable);
                 }
-                Attempted::Done { left_over: transaction.left_over() }
+                Attempted::Done { left_over: transaction.left_over(), has_ended }
             }
             Err(error) => {
                 if error.is_protocol_error() {
@@ -371,8 +372,9 @@ struct Standing {
 
 /// How one transaction ended.
 enum Attempted<'a> {
-    /// All replies were read; the server wants these in a transaction of their own.
-    Done { left_over: Vec<&'a Recipient> },
+    /// All replies were read; the server wants these in a transaction of their own. It `has_ended` unless the server
+    /// closed, or had to be left.
+    Done { left_over: Vec<&'a Recipient>, has_ended: bool },
     /// The server cannot have the message for these, and they can be tried again, from this server of the list on.
     Unsent { unsettled: Vec<&'a Recipient>, try_from: usize },
     /// The conversation broke; everybody of the transaction is settled.

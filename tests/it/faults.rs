@@ -125,6 +125,22 @@ fn a_destination_that_has_just_taken_mail_is_not_spared() {
 }
 
 #[test]
+fn a_server_that_closed_within_a_transaction_has_ended_none() {
+    let site = Site::new();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let says = &["220 hi", "250-hi\r\n250 LIMITS RCPTMAX=1", "421 4.3.2 closing"];
+    site.serve("a", move |socket| {
+        let is_first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        recite(&socket, if is_first { says } else { &[] })
+    });
+    let mut client = client(&site.nexthop(&["a"]), &[], &[]);
+    let (_, collector) = deliver_to(&mut client, 2, TEXT);
+    let name = format!("client.example[{}]", site.path("a").display());
+    let text = format!("1: 4.4.2 lost connection with {name} while receiving the initial server greeting");
+    assert_eq!(collector.failed, [text]);
+}
+
+#[test]
 fn where_a_conversation_breaks_the_next_server_gets_the_mail_if_that_is_the_habit() {
     let site = Site::new();
     site.serve("a", |socket| recite(&socket, &["220 hi", "250 hi", "250 ok", "550 5.1.1 no"]));

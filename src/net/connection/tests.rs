@@ -82,3 +82,22 @@ fn content_has_time_for_its_size() {
     assert!(slowest(u64::MAX, 1).as_secs() > 100 * 365 * 86_400, "and the clock can still add it");
     assert!(slowest(1, 0).as_secs() > 100 * 365 * 86_400);
 }
+
+#[test]
+fn a_connection_rests_until_it_is_too_idle_or_too_old() {
+    let mut transport = transport();
+    let (connection, _theirs) = used(&transport);
+    let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+    for (idle, age, longest, is_kept) in [
+        (minute, None, minute, true),
+        (minute, Some(hour), minute, true),
+        (hour, Some(minute), minute, true),
+        (hour, Some(Duration::ZERO), Duration::ZERO, false),
+    ] {
+        (transport.max_idle, transport.habits.reuse_time_limit) = (idle, age);
+        let left = connection.may_rest(&transport);
+        assert!(left <= longest && left + minute / 2 >= longest, "{left:?} {idle:?} {age:?}");
+        assert_eq!(connection.may_be_kept(&transport), is_kept, "{age:?}");
+        assert_eq!(connection.is_too_old(&transport), !is_kept, "{age:?}");
+    }
+}
