@@ -118,7 +118,7 @@ impl SevenBit {
             self.look_for_boundary(rest);
         }
         if self.is_eight_bit && self.place == Place::Body {
-            self.encoded.push(text, piece, |line| wire.push(Text::Line, line));
+            self.encoded.push(text, piece, |line| push_encoded(line, &self.multiparts, &mut wire));
         } else {
             wire.push(text, piece);
         }
@@ -126,16 +126,16 @@ impl SevenBit {
 
     /// Ends the message, and its last line where that has no end.
     pub fn finish(mut self, lines: &mut Lines, out: &mut Vec<u8>) {
-        if self.is_within_line && self.is_eight_bit && self.place == Place::Body {
-            self.encoded.push(Text::Line, b"", |line| lines.push(Text::Line, line, out));
-        }
-        lines.finish(out);
         let mut wire = Wire { lines, out };
+        if self.is_within_line && self.is_eight_bit && self.place == Place::Body {
+            self.encoded.push(Text::Line, b"", |line| push_encoded(line, &self.multiparts, &mut wire));
+        }
+        wire.lines.finish(wire.out);
         self.end_field(&mut wire);
         if self.place != Place::Body {
             self.label(&mut wire);
         }
-        lines.finish(out);
+        wire.lines.finish(wire.out);
     }
 
     /// Takes a piece within a header. False: it stands behind the header's end.
@@ -254,3 +254,22 @@ impl SevenBit {
         }
     }
 }
+
+/// Which of the multiparts that we are in has a boundary that a line begins with, behind its two hyphens.
+fn boundary_at(rest: &[u8], multiparts: &[Multipart]) -> Option<usize> {
+    multiparts.iter().rposition(|multipart| rest.starts_with(&multipart.boundary))
+}
+
+/// Hands on a line that was encoded. One that was no boundary before does not become one: where a long line is broken,
+/// what follows may look like it. It may have two columns more than the 76 of RFC 2045 then.
+fn push_encoded(line: &[u8], multiparts: &[Multipart], wire: &mut Wire<'_>) {
+    match line.strip_prefix(b"--") {
+        Some(rest) if boundary_at(rest, multiparts).is_some() => {
+            wire.push(Text::Line, &[b"=2D-", rest].concat());
+        }
+        _ => wire.push(Text::Line, line),
+    }
+}
+
+#[cfg(test)]
+mod tests;

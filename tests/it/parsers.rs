@@ -403,6 +403,75 @@ fn smtp_session() -> impl Strategy<Value = String> {
     })
 }
 
+/// A request of Postfix's qmgr.
+fn postfix_request() -> impl Strategy<Value = String> {
+    let number = "(0|[1-9][0-9]{0,3}|18446744073709551615)";
+    let recipient = (address(), address(), number, "(rfc822;[a-z@.]{0,8})?", "[0-9]{1,2}").prop_map(
+        |(original, address, offset, orcpt, notify)| {
+            format!(
+                "original_recipient~{original}~recipient~{address}~offset~{offset}~dsn_orig_rcpt~{orcpt}~\
+                 notify_flags~{notify}~~"
+            )
+        },
+    );
+    let needs = one_of(&["smtputf8~0", "smtputf8~11", "sendopts~16", "x~y~sendopts~43", "smtputf8~x"]);
+    (needs, address(), "[A-Za-z0-9_]{1,12}", vec(recipient, 0..4)).prop_map(|(needs, sender, id, recipients)| {
+        let (count, recipients, time) = (recipients.len(), recipients.concat(), "A".repeat(118));
+        format!(
+            "flags~3~queue_name~active~queue_id~{id}~offset~262~size~261~nexthop~inet:x:24~encoding~8bit~{needs}~\
+             sender~{sender}~envelope_id~~ret_flags~1~time~{time}==~log_client_name~mx~log_client_address~::1~\
+             log_client_port~1~log_protocol_name~ESMTP~log_helo_name~x~log_ident~~rewrite_context~local~\
+             recipient_count~{count}~~{recipients}"
+        )
+        .replace('~', "\0")
+    })
+}
+
+/// Records as they stand in Postfix's queue files, from the third octet on.
+fn postfix_record() -> impl Strategy<Value = String> {
+    let record = |kind: char, text: String| {
+        // Lengths up to 127, so that one octet says it.
+        let length = char::from(u8::try_from(text.len()).unwrap_or(0));
+        format!("{kind}{length}{text}")
+    };
+    let text = any_of([
+        "[a-c. é]{0,20}".boxed(),
+        one_of(&["", "Subject: x", "Delivered-To: a@b", "--b", "Content-Transfer-Encoding: 8bit"]).boxed(),
+    ]);
+    let texts = (select(vec!['N', 'N', 'L', 'w']), text).prop_map(move |(kind, text)| record(kind, text));
+    let pointers = (0..200_usize).prop_map(move |to| record('p', format!("{:15}", to.saturating_sub(100))));
+    let end = one_of(&["X\0", "X\0E\0", "E\0", ""]);
+    let records = vec(prop_oneof![9 => texts, 1 => pointers], 0..20);
+    (records, end).prop_map(|(records, end)| format!("?\x02{}{end}", records.concat()))
+}
+
+/// Messages in parts that say what they are, or do not.
+fn mime() -> impl Strategy<Value = String> {
+    let line = one_of(&[
+        "Content-Type: multipart/mixed; boundary=b",
+        "Content-Type: multipart/digest; boundary=\"b2\"",
+        "Content-Type: message/rfc822",
+        "Content-Type: message/partial",
+        "Content-Type: text/plain",
+        "Content-Transfer-Encoding: 8bit",
+        "Content-Transfer-Encoding: binary",
+        "Content-Transfer-Encoding: base64",
+        "Subject: \u{e9}",
+        "\tfolded",
+        "",
+        "",
+        "--b",
+        "--b2",
+        "--b--",
+        "--b2--",
+        "caf\u{e9} = ",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx--b",
+        "garbage",
+    ]);
+    let end = one_of(&["\n", "\n", "\n", "\n", "\n", "\n", "\x1e"]);
+    vec((line, end), 0..25).prop_map(|lines| lines.into_iter().map(|(line, end)| line + &end).collect())
+}
+
 fn content() -> impl Strategy<Value = String> {
     let piece = one_of(&[
         "\r\n",
@@ -486,6 +555,16 @@ proptest! {
     }
 
     #[test]
+    fn queue_files_of_postfix(input in damaged(postfix_record())) {
+        checks::run("postfix_record", &input);
+    }
+
+    #[test]
+    fn requests_of_postfix(input in damaged(postfix_request())) {
+        checks::run("postfix_request", &input);
+    }
+
+    #[test]
     fn queue_files(input in damaged(queue_file())) {
         checks::run("queue_file", &input);
     }
@@ -503,6 +582,11 @@ proptest! {
     #[test]
     fn scripts(input in damaged(script())) {
         checks::run("script", &input);
+    }
+
+    #[test]
+    fn eight_bit_messages(input in damaged(mime())) {
+        checks::run("seven_bit", &input);
     }
 
     #[test]

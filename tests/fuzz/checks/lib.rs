@@ -14,6 +14,7 @@ mod control;
 mod jobs;
 mod nexthops;
 mod parameters;
+mod postfix;
 mod queue;
 mod scripts;
 mod sessions;
@@ -36,10 +37,13 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("line_reader", jobs::line_reader),
     ("nexthop", nexthops::nexthop),
     ("parameters", parameters::parameters),
+    ("postfix_record", postfix::record),
+    ("postfix_request", postfix::request),
     ("queue_file", queue::queue_file),
     ("reply", answers::reply),
     ("reply_log", queue::reply_log),
     ("script", scripts::script),
+    ("seven_bit", postfix::seven_bit),
     ("smtp_session", sessions::session),
 ];
 
