@@ -5,6 +5,7 @@
 //! - Always true: nothing of the machine's own Postfix is read or changed; every process of the instance ends with
 //!   its test, also with one that fails. Only root can start one.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -34,6 +35,9 @@ const PRIVATE: [&str; 11] = [
     "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved",
     "trace",
 ];
+
+/// Directories of messages that wait.
+const KEPT: [&str; 3] = ["deferred", "hold", "corrupt"];
 
 /// What differs between instances.
 #[derive(Clone, Default)]
@@ -375,7 +379,13 @@ impl<'a> Postfix<'a> {
         self.wait_for("the end of all deliveries", || (!on_its_way() && !on_its_way()).then_some(()));
         let untold = || {
             let log = self.log();
-            self.ids(&log).into_iter().find(|id| !self.is_told(&log, id))
+            let ends = [": removed", "saving corrupt file"];
+            let told: HashSet<_> =
+                log.lines().filter(|line| ends.iter().any(|end| line.contains(end))).collect();
+            let waiting: Vec<_> = KEPT.iter().flat_map(|name| self.queued(name)).collect();
+            let is_told =
+                |id: &String| told.iter().any(|line| line.contains(id.as_str())) || waiting.contains(id);
+            self.ids(&log).into_iter().find(|id| !is_told(id))
         };
         if look_for(SETTLED, || untold().is_none().then_some(())).is_none() {
             panic!("the log does not tell of the end of {:?}:\n{}", untold(), self.log());
@@ -384,25 +394,9 @@ impl<'a> Postfix<'a> {
 
     /// The queue ID of every message in the log. One that bounce(8) began and gave up has none.
     pub fn ids(&self, log: &str) -> Vec<String> {
-        let mut ids: Vec<String> = Vec::new();
         let is_one = |line: &&str| line.contains(": from=<") || line.contains(": uid=");
-        for line in log.lines().filter(is_one) {
-            let id = line.split(": ").nth(1).unwrap_or_default();
-            if !id.is_empty() && !ids.iter().any(|known| known == id) {
-                ids.push(id.to_owned());
-            }
-        }
-        ids
-    }
-
-    /// Whether the log tells of a message's end, or of its wait.
-    fn is_told(&self, log: &str, id: &str) -> bool {
-        if self.queue_file(id).is_some() {
-            return true;
-        }
-        ["removed", "milter-reject", "saving corrupt file"]
-            .iter()
-            .any(|end| log.lines().any(|line| line.contains(id) && line.contains(end)))
+        let ids = log.lines().filter(is_one).filter_map(|line| line.split(": ").nth(1));
+        ids.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
     }
 
     /// Submits by the sendmail command.
