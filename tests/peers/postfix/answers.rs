@@ -3,9 +3,9 @@
 //! - Owns: answers to MAIL, RCPT, DATA and the content; what main.cf lets become of them.
 //! - Leaves to others: conversations that break (`broken`).
 
-use super::client::both;
+use super::client::{Difference, both};
 use super::instance::{Place, Postfix, Settings};
-use super::mail::submit;
+use super::mail::{message, submit, submit_with};
 use super::observation::observe;
 use super::server::{Answer, At, Server, Stage, say};
 
@@ -42,7 +42,7 @@ fn choosy(at: &At<'_>) -> Answer {
 }
 
 /// What is submitted: a name, which the sender has, and recipients.
-const MIXES: [(&str, &[&str]); 14] = [
+const MIXES: [(&str, &[&str]); 17] = [
     ("one", &["alice"]),
     ("at-rcpt", &["busy", "alice", "nosuch"]),
     ("at-end", &["later", "alice", "full"]),
@@ -57,6 +57,9 @@ const MIXES: [(&str, &[&str]); 14] = [
     ("mail-syntax", &["alice"]),
     ("data-busy", &["alice", "nosuch", "busy"]),
     ("data-refused", &["alice", "nosuch", "busy"]),
+    ("data-wrong-class", &["alice", "nosuch"]),
+    ("mail-wrong-class", &["alice"]),
+    ("rcpt-wrong-class", &["alice", "wrong-class"]),
 ];
 
 fn submit_mixes(postfix: &Postfix<'_>) {
@@ -158,5 +161,115 @@ fn soft_bounce_lets_nothing_return() {
     let Some(pair) = pair else { return };
     pair.show("at-rcpt log", &["to=<nosuch@test.example>", "dsn=4.1.1", "status=SOFTBOUNCE (host "]);
     pair.show("at-rcpt mailq", &["550-5.1.1 no such user"]);
+    pair.agree();
+}
+
+/// A server takes three recipients at a time and says so.
+#[test]
+fn too_many_recipients_are_not_told_to_come_back_later() {
+    let pair = both(|client| {
+        let place = Place::new();
+        let taken = std::sync::atomic::AtomicUsize::new(0);
+        let server = Server::start(place.path(), move |at| match at.stage {
+            Stage::Mail => {
+                taken.store(0, std::sync::atomic::Ordering::SeqCst);
+                Answer::Usual
+            }
+            Stage::Rcpt if taken.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= 3 => {
+                say("452 4.5.3 too many recipients")
+            }
+            _ => Answer::Usual,
+        });
+        let postfix =
+            Postfix::start(&place, client, Settings::default().route("test.example", server.unix()));
+        let recipients: Vec<_> = (0..5).map(|number| format!("u{number}@test.example")).collect();
+        submit(&postfix, "five", &recipients.iter().map(String::as_str).collect::<Vec<_>>());
+        postfix.settle();
+        // How many transactions it takes is seen by who got it.
+        let mut seen = observe(&postfix, &[]);
+        for transaction in server.heard().transactions {
+            seen.add("taken", transaction.accepted.join(" "));
+        }
+        seen
+    });
+    let Some(pair) = pair else { return };
+    pair.stock.shows("five log", &["to=<u4@test.example>", "dsn=4.5.3", "status=deferred"]);
+    let why =
+        "who did not fit into one transaction goes with the next, at once (RFC 5321 section 4.5.3.1.10)";
+    let difference = |topic, stock, ours| Difference { topic, stock, ours, why };
+    pair.agree_but(&[
+        difference("taken", "u2@test.example", "u2@test.example\nu3@test.example u4@test.example"),
+        difference(
+            "five log",
+            "dsn=4.5.3, status=deferred (host mx.test.example[DIR/server-2.sock] said: 452 4.5.3 too many recipients \
+             (in reply to RCPT TO command))",
+            "dsn=2.0.0, status=sent (250 2.0.0 u3@test.example stored)\npostfix/qmgr: <five>: removed",
+        ),
+        difference("five queue", "in deferred", ""),
+        difference("five mailq", "from five@sender.example", ""),
+    ]);
+}
+
+/// A transcript of what went wrong goes to the postmaster who wants it.
+#[test]
+fn the_postmaster_reads_what_was_said() {
+    let pair = both(|client| {
+        let place = Place::new();
+        let server = Server::start(place.path(), choosy);
+        let main = "notify_classes = protocol, data\nerror_notice_recipient = postmaster@sender.example\n";
+        let settings = Settings::main(main).route("test.example", server.unix());
+        let postfix = Postfix::start(&place, client, settings);
+        submit(&postfix, "mail-syntax", &["alice@test.example"]);
+        submit(&postfix, "data-wrong-class", &["alice@test.example"]);
+        // Refusals that are no fault of anybody's are of no interest.
+        submit(&postfix, "one", &["alice@test.example", "nosuch@test.example"]);
+        postfix.sendmail(&["-i", "-f", "", "wrong-class@test.example"], b"Subject: null\n\ntext\n");
+        postfix.settle();
+        observe(&postfix, &[])
+    });
+    let Some(pair) = pair else { return };
+    pair.show("postmaster notices", &["Subject: Postfix LMTP client: errors from mx.test.example[DIR/"]);
+    pair.show("postmaster notices", &[" In:  501 5.5.4 what?"]);
+    pair.show("postmaster notices", &[" Out: MAIL FROM:<mail-syntax@sender.example>"]);
+    pair.agree();
+}
+
+/// The server is busy until the mail is late, and then no more.
+#[test]
+fn a_late_delivery_clears_the_notice_of_its_delay() {
+    let pair = both(|client| {
+        let place = Place::new();
+        let is_busy = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let asked = std::sync::Arc::clone(&is_busy);
+        let server = Server::start(place.path(), move |at| match at.stage {
+            Stage::Rcpt if asked.load(std::sync::atomic::Ordering::SeqCst) => say("450 4.2.1 busy"),
+            _ => Answer::Usual,
+        });
+        let main = "delay_warning_time = 1s\nconfirm_delay_cleared = yes\n";
+        let postfix =
+            Postfix::start(&place, client, Settings::main(main).route("test.example", server.unix()));
+        submit(&postfix, "late", &["alice@test.example"]);
+        submit_with(
+            &postfix,
+            "late-never",
+            &["-N", "never"],
+            &["alice@test.example"],
+            &message("late-never"),
+        );
+        postfix.settle();
+        // Late is what is older than a second at an attempt.
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        postfix.succeed("postqueue", &["-f"], b"");
+        postfix.wait_for_line(&["sender delay notification"]);
+        postfix.settle();
+        is_busy.store(false, std::sync::atomic::Ordering::SeqCst);
+        postfix.succeed("postqueue", &["-f"], b"");
+        postfix.wait_for_lines(2, &["to=<alice@test.example>", "status=sent"]);
+        postfix.settle();
+        observe(&postfix, &[&server])
+    });
+    let Some(pair) = pair else { return };
+    pair.show("late notices", &["Action: delayed"]);
+    pair.show("late notices", &["Subject: Successful Mail Delivery Report"]);
     pair.agree();
 }

@@ -131,27 +131,41 @@ fn what_cannot_be_reached_or_used_is_named() {
         let place = Place::new();
         let all = Server::start(place.path(), |_| Answer::Usual);
         let small = Server::offering(place.path(), &["PIPELINING", "SIZE 300"], |_| Answer::Usual);
+        let early = Server::start(place.path(), |at| {
+            on(at, Stage::Content, Answer::Part("552 5.3.4 enough".to_owned()))
+        });
         let gone = place.path().join("gone.sock").display().to_string();
         let long = format!("{}/{}", place.path().display(), "long/".repeat(30));
         let unused = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
         let refused = format!("inet:127.0.0.1:{}", unused.local_addr().unwrap().port());
         drop(unused);
-        let settings = Settings::main(&format!("{AT_ONCE}lmtp_host_lookup = native\n"))
-            .route("gone.example", format!("unix:{gone}"))
-            .route("long.example", format!("unix:{long}"))
-            .route("refused.example", refused.clone())
-            .route("small.example", small.unix())
-            .route("name.example", "inet:nowhere.invalid:24")
-            .route("second.example", format!("{refused}, 127.0.0.1:{}", all.port()))
-            .route("ascii.example", all.unix());
+        let settings =
+            Settings::main(&format!("{AT_ONCE}lmtp_host_lookup = native\nlmtp_tcp_port = {}\n", all.port()))
+                .route("gone.example", format!("unix:{gone}"))
+                .route("long.example", format!("unix:{long}"))
+                .route("refused.example", refused.clone())
+                .route("small.example", small.unix())
+                .route("name.example", "inet:nowhere.invalid:24")
+                .route("second.example", format!("{refused}, 127.0.0.1:{}", all.port()))
+                .route("early.example", early.unix())
+                .route("localhost.example", format!("inet:localhost:{}", all.port()))
+                .route("brackets.example", format!("inet:[127.0.0.1]:{}", all.port()))
+                .route("bare.example", format!("127.0.0.1:{}", all.port()))
+                .route("no-port.example", "inet:127.0.0.1")
+                .route("ascii.example", all.unix());
         let postfix = Postfix::start(&place, client, settings);
         for again in ["", "-again"] {
-            for name in ["gone", "long", "refused", "name", "second"] {
+            for name in
+                ["gone", "long", "refused", "name", "second", "localhost", "brackets", "bare", "no-port"]
+            {
                 let recipient = format!("u@{name}.example");
                 submit(&postfix, &format!("{name}{again}"), &[&recipient]);
             }
             let large = [message(&format!("small{again}")), vec![b'x'; 200], vec![b'\n']].concat();
             submit_with(&postfix, &format!("small{again}"), &[], &["u@small.example"], &large);
+            // More than any socket holds: the answer comes while it is written.
+            let huge = [message(&format!("early{again}")), b"a line of the body\n".repeat(100_000)].concat();
+            submit_with(&postfix, &format!("early{again}"), &[], &["u@early.example"], &huge);
             submit_with(
                 &postfix,
                 &format!("utf8{again}"),
@@ -161,7 +175,7 @@ fn what_cannot_be_reached_or_used_is_named() {
             );
             postfix.settle();
         }
-        observe(&postfix, &[&all, &small])
+        observe(&postfix, &[&all, &small, &early])
     });
     let Some(pair) = pair else { return };
     for (name, dsn, words) in [
@@ -180,6 +194,9 @@ fn what_cannot_be_reached_or_used_is_named() {
         "utf8 log",
         &["dsn=5.6.7", "status=bounced (SMTPUTF8 is required, but was not offered by host "],
     );
-    pair.show("second log", &["status=sent"]);
+    pair.show("early log", &["dsn=5.3.4", "status=bounced (host ", "said: 552 5.3.4 enough"]);
+    for name in ["second", "localhost", "brackets", "bare", "no-port"] {
+        pair.show(&format!("{name} log"), &["status=sent"]);
+    }
     pair.agree();
 }

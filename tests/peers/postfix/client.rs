@@ -58,10 +58,14 @@ pub fn both(play: impl Fn(Client) -> Observation + Sync) -> Option<Pair> {
         (stock.join(), ours.join())
     });
     let panicked = |side: &str| panic!("the scenario failed with {side}; see above");
-    Some(Pair {
+    let pair = Pair {
         stock: stock.unwrap_or_else(|_| panicked("the stock program")),
         ours: ours.unwrap_or_else(|_| panicked("ours")),
-    })
+    };
+    if std::env::var_os("TESTS_POSTFIX_SHOW").is_some() {
+        eprintln!("the stock program: {:#?}\nours: {:#?}", pair.stock.topics, pair.ours.topics);
+    }
+    Some(pair)
 }
 
 /// A difference that is wanted: in these topics ours has other words. A line that becomes empty is gone; one with LF

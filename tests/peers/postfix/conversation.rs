@@ -217,7 +217,7 @@ impl<S: Stream> Conversation<'_, S> {
         if !text.is_empty() {
             self.write(&text)?;
         }
-        Ok(text.is_empty() || text.starts_with(['2', '3']))
+        Ok(text.is_empty() || text.starts_with(if stage == Stage::Data { '3' } else { '2' }))
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {

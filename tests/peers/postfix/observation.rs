@@ -4,7 +4,7 @@
 //! - Leaves to others: the masks (`mask`), comparing (`client`).
 //! - Always true: a topic's lines are facts about one message, or about all of the mail system.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -184,6 +184,9 @@ fn in_order(mut topics: Topics) -> Topics {
 /// What a server heard about each message: the transaction's envelope and content, however they came.
 fn of_server(mask: &Mask, heard: &Heard) -> Topics {
     let mut topics = Topics::new();
+    let hello: BTreeSet<_> =
+        heard.commands.iter().map(|command| &command.line).filter(|line| line.starts_with("LHLO")).collect();
+    topics.insert("lhlo".to_owned(), hello.into_iter().cloned().collect());
     for transaction in &heard.transactions {
         let name = match transaction.sender.split('@').next().unwrap_or_default() {
             "" => "null",

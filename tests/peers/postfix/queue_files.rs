@@ -128,7 +128,8 @@ fn nothing_is_lost_where_a_service_is_missing() {
                 (Stage::Rcpt, "nosuch") => say("550 5.1.1 no such user"),
                 _ => Answer::Usual,
             });
-            let settings = Settings { without: vec![without], ..Settings::default() };
+            let main = "fast_flush_domains = test.example".to_owned();
+            let settings = Settings { main, without: vec![without], ..Settings::default() };
             let postfix = Postfix::start(&place, client, settings.route("test.example", server.unix()));
             for (name, user) in [("sent", "alice"), ("deferred", "busy"), ("bounced", "nosuch")] {
                 let recipient = format!("{user}@test.example");
@@ -145,9 +146,41 @@ fn nothing_is_lost_where_a_service_is_missing() {
             "bounce" => ("bounced log", "dsn=4.3.0, status=deferred (bounce or trace service failure)"),
             "trace" => ("traced-sent log", "trace service failed)"),
             "defer" => ("deferred log", "defer service failure"),
-            _ => ("deferred log", "status=deferred (host "),
+            _ => ("warnings", "connect to public/flush: "),
         };
         pair.show(topic, &[words]);
         pair.agree();
     }
+}
+
+#[test]
+fn a_site_that_comes_back_can_ask_for_its_mail() {
+    let pair = both(|client| {
+        let place = Place::new();
+        let is_busy = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let asked = std::sync::Arc::clone(&is_busy);
+        let server = Server::start(place.path(), move |at| match at.stage {
+            Stage::Rcpt if asked.load(std::sync::atomic::Ordering::SeqCst) => say("450 4.2.1 busy"),
+            _ => Answer::Usual,
+        });
+        let main = "relay_domains = site.example\nfast_flush_domains = $relay_domains\n";
+        let settings = Settings::main(main)
+            .route("site.example", server.unix())
+            .route("sub.site.example", server.unix())
+            .route("other.example", server.unix());
+        let postfix = Postfix::start(&place, client, settings);
+        for name in ["site", "sub.site", "other"] {
+            submit(&postfix, name, &[&format!("u@{name}.example")]);
+        }
+        postfix.settle();
+        is_busy.store(false, std::sync::atomic::Ordering::SeqCst);
+        // flush(8) knows the messages from who deferred them.
+        postfix.succeed("postqueue", &["-s", "site.example"], b"");
+        postfix.wait_for_line(&["to=<u@site.example>", "status=sent"]);
+        postfix.settle();
+        observe(&postfix, &[&server])
+    });
+    let Some(pair) = pair else { return };
+    pair.show("other queue", &["in deferred"]);
+    pair.agree();
 }

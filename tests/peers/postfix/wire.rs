@@ -5,8 +5,8 @@
 
 use super::client::{Difference, both};
 use super::instance::{Place, Postfix, Settings};
-use super::mail::submit;
-use super::observation::Observation;
+use super::mail::{message, submit, submit_with};
+use super::observation::{Observation, observe};
 use super::server::{Answer, Heard, Server};
 
 /// The verbs of all commands, `+` in front of those that did not wait for the answer to the one before.
@@ -95,4 +95,28 @@ fn commands_travel_together_and_connections_are_kept() {
             why: "the connection stays, whether or not qmgr asks for it",
         },
     ]);
+}
+
+#[test]
+fn keywords_that_main_cf_discards_are_not_used() {
+    let pair = both(|client| {
+        let place = Place::new();
+        let offers = ["PIPELINING", "CHUNKING", "8BITMIME", "SIZE 1000000", "DSN", "SMTPUTF8"];
+        let server = Server::offering(place.path(), &offers, |_| Answer::Usual);
+        // Whatever is offered beyond these, CHUNKING too, is of no use to Postfix's own.
+        let main = "lmtp_discard_lhlo_keywords = pipelining, dsn, size, chunking\n";
+        let postfix =
+            Postfix::start(&place, client, Settings::main(main).route("test.example", server.unix()));
+        submit_with(&postfix, "one", &["-N", "success"], &["a@test.example"], &message("one"));
+        postfix.settle();
+        let heard = server.heard();
+        let mut seen = observe(&postfix, &[&server]);
+        seen.add("verbs", verbs(&heard).split(" QUIT").next().unwrap_or_default());
+        seen
+    });
+    let Some(pair) = pair else { return };
+    pair.show("one wire", &["RCPT TO:<a@test.example>"]);
+    assert_eq!(pair.ours.lines("verbs"), ["LHLO MAIL RCPT DATA"]);
+    assert!(!pair.ours.lines("one wire").iter().any(|line| line.contains("NOTIFY") || line.contains("SIZE")));
+    pair.agree();
 }
