@@ -68,7 +68,13 @@ impl Context {
             default_port: self.transport.tcp_port,
             port_of: service_port,
         };
-        nexthops.destination(nexthop).map_err(Outcome::Deferred)
+        let relays = &self.settings.fallback_relay;
+        // A socket has no other servers behind it.
+        let destination = match relays.is_empty() || nexthop.starts_with("unix:") {
+            true => nexthops.destination(nexthop),
+            false => nexthops.destination(&format!("{nexthop}, {}", relays.join(", "))),
+        };
+        destination.map_err(Outcome::Deferred)
     }
 
     fn open(&self, job: &Job) -> Result<QueueFile, Unusable> {
