@@ -382,8 +382,8 @@ enum Attempted<'a> {
 }
 
 /// Where to try again at once after `error`: anywhere if the connection had been used before (`retry`), and further on
-/// in the list if the server cannot speak the protocol, or if any trouble `goes_on` there. Never where the message may
-/// be delivered twice.
+/// in the list if the server cannot speak the protocol, or if mail `goes_on` there after any trouble. Never where the
+/// message may be delivered twice.
 fn next_server(
     connection: &Connection,
     destination: &Destination,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lastmile::cli::check;
-use lastmile::config::{Config, InetProtocols, LogTarget, NotifyClass, Sources, Timeout};
+use lastmile::config::{Config, InetProtocols, LogTarget, NotifyClass, Sources, Timeout, Transport};
 use lastmile::mail::{Address, Protocol};
 use lastmile::smtp::OverQuota;
 use lastmile::smtp::Stage;
@@ -126,9 +126,13 @@ fn each_stage_has_its_limit() {
         "transport.lmtp.quit_timeout=10",
     ])
     .unwrap();
-    let timeouts = &config.transport(&"lmtp".parse().unwrap()).unwrap().timeouts;
-    let seconds: Vec<_> = Stage::ALL.iter().map(|stage| timeouts.at(*stage).get().as_secs()).collect();
-    assert_eq!(seconds, [1, 2, 3, 2, 2, 4, 5, 6, 7, 8, 9, 10]);
+    let mut transport = Transport::clone(config.transport(&"lmtp".parse().unwrap()).unwrap());
+    let seconds = |transport: &Transport| {
+        Stage::ALL.iter().map(|stage| transport.timeout_at(*stage).get().as_secs()).collect::<Vec<_>>()
+    };
+    assert_eq!(seconds(&transport), [1, 2, 3, 2, 2, 4, 5, 5, 5, 6, 7, 8, 9, 10]);
+    transport.habits.xforward = Timeout::new(Duration::from_secs(11));
+    assert_eq!(seconds(&transport), [1, 2, 3, 2, 2, 4, 11, 11, 5, 6, 7, 8, 9, 10]);
     assert_eq!(Timeout::new(Duration::ZERO), None);
 }
 
