@@ -87,9 +87,12 @@ fn at_the_end_of_the_status_channel_the_supervisor_leaves_at_once_and_the_worker
     let mut master = Master::new();
     let mut running = master.start(&[]);
     master.wait_for_line(&["started"]);
+    // As if it had deliveries under way.
+    running.worker.signal(Signal::STOP);
     master.close_status();
     let status = running.supervisor.wait(SOON);
     assert_eq!(status.code(), Some(0), "{status}");
+    running.worker.signal(Signal::CONT);
     running.worker.wait();
     assert!(!master.log().contains("fatal"), "{}", master.log());
 }
