@@ -107,6 +107,9 @@ mod tests {
         stamps.failed(at(133));
         assert_eq!(parts(stamps.spent(at(140))), (33, "1/2/30/0".into()), "while connecting");
         stamps.again();
+        let mut unreachable = stamps;
+        unreachable.failed(at(143));
+        assert_eq!(parts(unreachable.spent(at(150))), (43, "1/2/40/0".into()), "while connecting again");
         stamps.ready(at(141));
         stamps.failed(at(151));
         assert_eq!(parts(stamps.spent(at(160))), (51, "1/2/38/10".into()), "in the session");

@@ -509,8 +509,11 @@ fn a_notice_goes_to_cleanup() {
     };
     let accepted = b"status\x000\0reason\0\0\0";
     let (modern, old) = (b"protocol\0cleanup_protocol\0queue_id\0NEW\0\0", b"queue_id\0NEW\0\0");
-    for greeting in [&modern[..], &old[..]] {
-        let (postfix, thread) = cleanup(greeting, accepted);
+    let announced = b"protocol\0cleanup_protocol\0\0status\x000\0reason\0\0\0";
+    for (greeting, answer) in
+        [(&modern[..], &accepted[..]), (&old[..], &accepted[..]), (&modern[..], &announced[..])]
+    {
+        let (postfix, thread) = cleanup(greeting, answer);
         assert_eq!(postfix.services(LONG).submit(&notice).unwrap(), "NEW");
         assert_eq!(thread.join().unwrap(), notice.submission("NEW"));
     }

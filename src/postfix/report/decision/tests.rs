@@ -192,6 +192,18 @@ fn a_success_is_reported_where_the_sender_asked_for_it() {
 }
 
 #[test]
+fn a_server_that_reports_successes_takes_over_nothing_else() {
+    for (outcome, append) in [
+        (bounced(), "bounce [0 2] 5.1.1 failed: 550 5.1.1 no"),
+        (deferred(), "defer [0 2] 4.2.1 delayed: 450 4.2.1 busy"),
+    ] {
+        let mut situation = Situation::new(outcome, NORMAL).notify(NOTIFY_SUCCESS);
+        situation.reports_success = true;
+        assert_eq!(situation.story()[0], append);
+    }
+}
+
+#[test]
 fn mail_is_delivered_where_the_mailboxes_are_and_relayed_elsewhere() {
     for (protocol, final_delivery, reports_success, action) in [
         (Protocol::Lmtp, true, false, "delivered"),
