@@ -259,7 +259,8 @@ mod tests {
             ("====", None),
             ("A===", None),
             ("AA\n=", None),
-            ("AA-_", None),
+            ("AA-A", None),
+            ("AA_A", None),
         ] {
             let octets_read = Writer::new().text("time", text).end();
             let (list, _) = List::parse(&octets_read).unwrap().unwrap();

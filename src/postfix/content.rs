@@ -101,7 +101,8 @@ pub fn load(
     keep: usize,
 ) -> Result<Loaded, ContentError> {
     let mut measured = Measured::default();
-    let mut octets = Some(Vec::new());
+    let expected = source.length().saturating_sub(offset).min(keep as u64);
+    let mut octets = Some(Vec::with_capacity(usize::try_from(expected).unwrap_or(0)));
     let mut buffer = Vec::new();
     let ended = for_each_piece::<std::convert::Infallible>(source, offset, form, &mut buffer, |piece| {
         measured.size += piece.len() as u64;

@@ -168,6 +168,8 @@ fn what_is_no_content_is_an_error_with_the_letter_that_stood_there() {
         (with(&record(b'p', &[b' '; 100])), -2),
         (with(&pointer(1_000_000)), -1),
         (with(&record(b'p', b"9223372036854775807")), -1),
+        // Padding that goes beyond the end, behind a leap over what would make room for it.
+        (with(&[&pointer(44)[..], &[b'?'; 20], &record(b'w', b"pad")[..4]].concat()), -2),
         // Pointers in a circle: to itself, and to what was read already.
         (with(&pointer(7)), -2),
         (with(&[record(b'N', b"again"), pointer(7)].concat()), -2),
@@ -179,6 +181,21 @@ fn what_is_no_content_is_an_error_with_the_letter_that_stood_there() {
     }
     assert!(matches!(wire(&b""[..], 5, AS_IS), Err(ContentError::Corrupt(-1))));
     assert_eq!(ContentError::Corrupt(69).to_string(), "bad record type: 69 in message content");
+}
+
+#[test]
+fn a_circle_of_pointers_ends_in_its_first_round() {
+    let file = [record(b'N', &[b'x'; 30_000]), pointer(0)].concat();
+    let file = [&record(b'N', b"")[..], &file[..file.len() - 1], b"2"].concat();
+    let (mut reader, mut octets) = (ContentReader::new(&file[..], 0), 0);
+    let ended = loop {
+        match reader.next() {
+            Ok(Some((_, piece))) => octets += piece.len(),
+            other => break other.map(|_| ()),
+        }
+    };
+    assert!(matches!(ended, Err(ContentError::Corrupt(ContentError::BROKEN))), "{ended:?}");
+    assert_eq!(octets, 30_000);
 }
 
 /// A file of a milter that has edited it without end.

@@ -46,6 +46,21 @@ fn each_part_of_a_multipart_has_a_label_of_its_own() {
 }
 
 #[test]
+fn boundaries_count_while_their_multipart_lasts() {
+    check(
+        b"Content-Type: multipart/mixed; boundary=b\n\n--b--\n\xe9\n--b\nContent-Transfer-Encoding: 8bit\n\n\xe9\n",
+        "Content-Type: multipart/mixed; boundary=b\n\n--b--\n\\xe9\n--b\nContent-Transfer-Encoding: 8bit\n\n\\xe9\n",
+    );
+    // Somebody has chosen an empty one. Two hyphens alone are none, all the same.
+    check(
+        b"Content-Type: multipart/mixed; boundary=\"\"\n\n--\nContent-Transfer-Encoding: 8bit\n\n\xe9\n-- \n\
+          Content-Transfer-Encoding: 8bit\n\n\xe9\n",
+        "Content-Type: multipart/mixed; boundary=\\\"\\\"\n\n--\nContent-Transfer-Encoding: 8bit\n\n\\xe9\n-- \n\
+         Content-Transfer-Encoding: quoted-printable\n\n=E9\n",
+    );
+}
+
+#[test]
 fn a_message_in_a_message_has_its_own_header() {
     check(
         b"Content-Type: message/rfc822\nContent-Transfer-Encoding: 8bit\n\nContent-Transfer-Encoding: 8bit\n\n\xe9\n",
