@@ -41,6 +41,10 @@ fn choosy(at: &At<'_>) -> Answer {
     }
 }
 
+/// Postfix's own waits for the answer to a QUIT that it has not said where it has decided to give up a connection that
+/// it meant to keep.
+const QUIT: &str = "lmtp_quit_timeout = 1s\n";
+
 /// What is submitted: a name, which the sender has, and recipients.
 const MIXES: [(&str, &[&str]); 17] = [
     ("one", &["alice"]),
@@ -89,7 +93,7 @@ fn each_recipient_has_an_outcome_of_its_own() {
     let pair = both(|client| {
         let place = Place::new();
         let server = Server::start(place.path(), choosy);
-        let settings = Settings::default().route("test.example", server.unix());
+        let settings = Settings::main(QUIT).route("test.example", server.unix());
         let postfix = Postfix::start(&place, client, settings);
         submit_mixes(&postfix);
         postfix.settle();
@@ -151,7 +155,8 @@ fn soft_bounce_lets_nothing_return() {
     let pair = both(|client| {
         let place = Place::new();
         let server = Server::start(place.path(), choosy);
-        let settings = Settings::main("soft_bounce = yes").route("test.example", server.unix());
+        let settings =
+            Settings::main(&format!("{QUIT}soft_bounce = yes")).route("test.example", server.unix());
         let postfix = Postfix::start(&place, client, settings);
         submit_mixes(&postfix);
         postfix.settle();
@@ -217,7 +222,7 @@ fn the_postmaster_reads_what_was_said() {
         let place = Place::new();
         let server = Server::start(place.path(), choosy);
         let main = "notify_classes = protocol, data\nerror_notice_recipient = postmaster@sender.example\n";
-        let settings = Settings::main(main).route("test.example", server.unix());
+        let settings = Settings::main(&format!("{QUIT}{main}")).route("test.example", server.unix());
         let postfix = Postfix::start(&place, client, settings);
         submit(&postfix, "mail-syntax", &["alice@test.example"]);
         submit(&postfix, "data-wrong-class", &["alice@test.example"]);

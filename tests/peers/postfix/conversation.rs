@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::server::{Answer, At, Command, Shared, Stage, Stream, Transaction};
 
 /// Room for what one read brings: more than any socket holds, so that a flight is seen as one.
-const READ_SIZE: usize = 1 << 20;
+const READ_SIZE: usize = 256 << 10;
 /// A command is shorter.
 const LINE_MAX: usize = 64 * 1024;
 /// How long a server that does not answer stays.
@@ -22,6 +22,7 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: impl Stream) {
     let mut conversation = Conversation {
         shared,
         stream,
+        room: vec![0; READ_SIZE],
         input: Vec::new(),
         used: 0,
         transaction: None,
@@ -37,6 +38,8 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: impl Stream) {
 struct Conversation<'a, S> {
     shared: &'a Shared,
     stream: S,
+    /// Where reads go; made once.
+    room: Vec<u8>,
     input: Vec<u8>,
     used: usize,
     transaction: Option<Transaction>,
@@ -228,18 +231,16 @@ impl<S: Stream> Conversation<'_, S> {
     fn more(&mut self) -> io::Result<()> {
         self.input.drain(..self.used);
         self.used = 0;
-        let start = self.input.len();
-        self.input.resize(start + READ_SIZE, 0);
-        let got = self.stream.read(&mut self.input[start..]);
-        self.input.truncate(start + got.as_ref().map_or(0, |got| *got));
-        if got? == 0 { over() } else { Ok(()) }
+        let got = self.stream.read(&mut self.room)?;
+        self.input.extend_from_slice(&self.room[..got]);
+        if got == 0 { over() } else { Ok(()) }
     }
 
     /// The next line, without its end.
     fn line(&mut self) -> io::Result<Vec<u8>> {
         loop {
             let rest = &self.input[self.used..];
-            if let Some(at) = rest.windows(2).position(|end| end == b"\r\n") {
+            if let Some(at) = memchr::memmem::find(rest, b"\r\n") {
                 let line = rest[..at].to_vec();
                 self.used += at + 2;
                 return Ok(line);

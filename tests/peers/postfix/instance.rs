@@ -263,13 +263,11 @@ impl<'a> Postfix<'a> {
 
     /// The processes of the service under test.
     pub fn carriers(&self) -> Vec<Pid> {
-        let name = match self.client {
-            Client::Stock => "lmtp",
-            Client::Ours => "lastmile",
-        };
         let group = processes::of_group(self.master());
-        let is_one = |process: &processes::Running| {
-            process.command.starts_with(name) && process.arguments.contains(SERVICE)
+        let is_one = |process: &processes::Running| match self.client {
+            // Notices are delivered by another service of the same program.
+            Client::Stock => process.command == "lmtp" && process.arguments.contains(SERVICE),
+            Client::Ours => process.command.starts_with("lastmile"),
         };
         group.into_iter().filter(is_one).map(|process| process.pid).collect()
     }

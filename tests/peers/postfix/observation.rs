@@ -212,7 +212,7 @@ fn content(mask: &Mask, transaction: &Transaction) -> Vec<String> {
     let is_masked = |at: usize, line: &str| {
         content.len() < LONG
             || at < HEADER_MAX
-            || ["test.example", " id ", "Date: "].iter().any(|it| line.contains(it))
+            || ["test.example", "tid ", "Date: ", "-ID: "].iter().any(|it| line.contains(it))
     };
     let lines = text.split(r"\r\n").enumerate();
     lines.map(|(at, line)| if is_masked(at, line) { mask.text(line) } else { line.to_owned() }).collect()

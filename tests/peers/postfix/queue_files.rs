@@ -26,7 +26,9 @@ fn a_corrupt_queue_file_is_put_aside() {
         let place = Place::new();
         let server = Server::obliging(place.path());
         // The mail waits until its file has been spoilt.
-        let settings = Settings::main("defer_transports = carry").route("test.example", server.unix());
+        // bounce(8) dies of such a file; that must not keep it from the next.
+        let main = "defer_transports = carry\nservice_throttle_time = 1s\n";
+        let settings = Settings::main(main).route("test.example", server.unix());
         let postfix = Postfix::start(&place, client, settings);
         // The record of the line behind the header: its type, its length, the line.
         let spoilt: [(&str, &[u8], &[u8]); 4] = [
@@ -51,6 +53,10 @@ fn a_corrupt_queue_file_is_put_aside() {
         postfix.wait_for_lines(2, &["status=sent"]);
         postfix.settle();
         let mut seen = observe(&postfix, &[&server]);
+        if let Some(warnings) = seen.topics.get_mut("warnings") {
+            // It is the master's luck which of its processes had done something before.
+            warnings.retain(|line| !line.contains("bad command startup"));
+        }
         seen.add("corrupt", postfix.queued("corrupt").len());
         seen
     });
