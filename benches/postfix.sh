@@ -62,7 +62,7 @@ stop_master() {
     wait "$master" 2>/dev/null || true
     master=''
     for _ in {1..100}; do
-        [[ -s $group/cgroup.procs && -n $(<"$group/cgroup.procs") ]] || return 0
+        [[ -n $(<"$group/cgroup.procs") ]] || return 0
         sleep 0.1
     done
     # What is left now does not end by itself.
@@ -212,7 +212,7 @@ memory() {
     files=$(sed 's|.*|/proc/&/smaps_rollup|' "$group/cgroup.procs" 2>/dev/null)
     [[ -n $files ]] || { echo 0 0 0; return; }
     # shellcheck disable=SC2086  # one word a file; one that has ended is no failure
-    awk '/^Rss:/ { rss += $2; n++ } /^Pss:/ { pss += $2 } END { print rss + 0, pss + 0, n + 0 }' $files 2>/dev/null || true
+    awk '/^Rss:/ { rss += $2; n++ } /^Pss:/ { pss += $2 } END { print rss + 0, pss + 0, n + 0 }' $files 2>/dev/null
 }
 
 # run SIDE: one line of messages/s, CPU seconds, RSS, PSS, processes.
@@ -226,7 +226,8 @@ run() {
     start=$(now)
     start_master "$1"
     while [[ -n $(find "$place/queue/incoming" "$place/queue/active" -type f -print -quit) ]]; do
-        read -r now_rss now_pss now_processes < <(memory)
+        # A process that ends while it is looked at spoils a look, not the measurement.
+        read -r now_rss now_pss now_processes < <(memory) || { sleep 0.05; continue; }
         if ((now_rss > rss)); then rss=$now_rss; fi
         if ((now_pss > pss)); then pss=$now_pss; fi
         if ((now_processes > processes)); then processes=$now_processes; fi
