@@ -278,3 +278,36 @@ fn a_late_delivery_clears_the_notice_of_its_delay() {
     pair.show("late notices", &["Subject: Successful Mail Delivery Report"]);
     pair.agree();
 }
+
+/// The program for ESMTP, to servers that need no look-up of mail exchangers.
+#[test]
+fn esmtp_has_one_answer_for_all() {
+    let pair = both(|client| {
+        let place = Place::new();
+        let server = Server::start(place.path(), choosy);
+        let nexthop = format!("[127.0.0.1]:{}", server.port());
+        let settings = Settings { esmtp: true, ..Settings::main("smtp_quit_timeout = 1s") };
+        let postfix = Postfix::start(&place, client, settings.route("test.example", nexthop));
+        for (name, users) in [
+            ("one", &["alice"][..]),
+            ("two", &["alice", "bob"]),
+            ("at-rcpt", &["busy", "alice", "nosuch"]),
+            ("at-end", &["full", "later", "zoe"]),
+            ("later", &["later"]),
+            ("nobody", &["busy", "nosuch"]),
+        ] {
+            let recipients: Vec<_> = users.iter().map(|user| format!("{user}@test.example")).collect();
+            submit(&postfix, name, &recipients.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        postfix.settle();
+        observe(&postfix, &[&server])
+    });
+    let Some(pair) = pair else { return };
+    pair.show("lhlo", &["EHLO mx.test.example"]);
+    pair.show("two log", &["to=<bob@test.example>", "status=sent (250 2.0.0 alice@test.example stored)"]);
+    pair.show(
+        "at-end log",
+        &["to=<zoe@test.example>", "status=bounced", "(in reply to end of DATA command)"],
+    );
+    pair.agree();
+}

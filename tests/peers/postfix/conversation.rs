@@ -2,7 +2,7 @@
 //!
 //! - Owns: commands in, answers out, DATA and BDAT.
 //! - Leaves to others: which answer (`server`, and the test).
-//! - Always true: each accepted recipient has one answer after the end of the content.
+//! - Always true: each accepted recipient has one answer after the end of the content; in ESMTP they share it.
 
 use std::io;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: impl Stream) {
         transaction: None,
         forwarded: Vec::new(),
         is_open: false,
+        is_esmtp: false,
     };
     let _ = conversation.run();
     if let Some(transaction) = conversation.transaction.take() {
@@ -46,6 +47,8 @@ struct Conversation<'a, S> {
     forwarded: Vec<String>,
     /// MAIL was accepted.
     is_open: bool,
+    /// The client said EHLO: one answer to the content speaks for all recipients.
+    is_esmtp: bool,
 }
 
 /// The end of a conversation.
@@ -76,6 +79,7 @@ impl<S: Stream> Conversation<'_, S> {
         let (_, words) = line.split_once(':').unwrap_or_default();
         match verb.as_str() {
             "LHLO" | "EHLO" => {
+                self.is_esmtp = verb == "EHLO";
                 let text =
                     std::iter::once("store.example").chain(self.shared.offers.iter().map(String::as_str));
                 let lines: Vec<_> = text.collect();
@@ -179,7 +183,10 @@ impl<S: Stream> Conversation<'_, S> {
 
     /// The message is whole: it counts as stored before any answer is written.
     fn finish(&mut self, content: Vec<u8>) -> io::Result<()> {
-        let recipients = self.accepted();
+        let mut recipients = self.accepted();
+        if self.is_esmtp {
+            recipients.truncate(1);
+        }
         let mut transaction = self.transaction.take().unwrap();
         transaction.content = Some(content);
         let sender = transaction.sender.clone();

@@ -48,6 +48,8 @@ pub struct Settings {
     pub arguments: String,
     /// Whether the service under test is locked into the queue directory.
     pub chroot: bool,
+    /// Whether it is the programs for ESMTP that are under test.
+    pub esmtp: bool,
     /// Whether there is an smtpd on a port of its own.
     pub smtpd: bool,
     /// Services that master.cf leaves out, by name.
@@ -146,10 +148,12 @@ impl<'a> Postfix<'a> {
         make(self.queue().join("pid"), 0, 0, 0o755);
         make(self.queue().join("maildrop"), user, group, 0o1730);
         make(self.queue().join("public"), user, group, 0o2710);
-        let program = self.path().join("lastmile-lmtp");
-        // The directory of the build may be closed to the mail system's account.
-        if fs::hard_link(LASTMILE, &program).is_err() {
-            fs::copy(LASTMILE, &program).unwrap();
+        for name in ["lastmile-lmtp", "lastmile-smtp"] {
+            let program = self.path().join(name);
+            // The directory of the build may be closed to the mail system's account.
+            if fs::hard_link(LASTMILE, &program).is_err() {
+                fs::copy(LASTMILE, &program).unwrap();
+            }
         }
     }
 
@@ -196,9 +200,10 @@ impl<'a> Postfix<'a> {
         }
         let chroot = if self.settings.chroot { 'y' } else { 'n' };
         // Relative to Postfix's directory of daemons, as every command is.
+        let protocol = if self.settings.esmtp { "smtp" } else { "lmtp" };
         let (processes, program) = match self.client {
-            Client::Stock => ('-', "lmtp".to_owned()),
-            Client::Ours => ('1', format!("../../../..{}/lastmile-lmtp", self.path().display())),
+            Client::Stock => ('-', protocol.to_owned()),
+            Client::Ours => ('1', format!("../../../..{}/lastmile-{protocol}", self.path().display())),
         };
         let arguments = &self.settings.arguments;
         text.push_str(&format!("{SERVICE} unix - - {chroot} - {processes} {program} {arguments}\n"));

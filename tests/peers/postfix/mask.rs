@@ -55,7 +55,9 @@ impl Mask {
         let tag = stamp.rsplit(' ').next().unwrap_or_default();
         let tag = tag.split('[').next().unwrap_or_default();
         // The one by the name that is in master.cf, the other by its own.
-        let is_carrier = matches!(tag, "postfix/lmtp" | "postfix/lastmile-lmtp");
+        let is_carrier = ["lmtp", "lastmile-lmtp", "smtp", "lastmile-smtp"]
+            .iter()
+            .any(|program| tag.strip_prefix("postfix/") == Some(program));
         let tag = if is_carrier { "CLIENT" } else { tag };
         (format!("{tag}: {}", self.text(text)), is_carrier)
     }

@@ -184,8 +184,12 @@ fn in_order(mut topics: Topics) -> Topics {
 /// What a server heard about each message: the transaction's envelope and content, however they came.
 fn of_server(mask: &Mask, heard: &Heard) -> Topics {
     let mut topics = Topics::new();
-    let hello: BTreeSet<_> =
-        heard.commands.iter().map(|command| &command.line).filter(|line| line.starts_with("LHLO")).collect();
+    let hello: BTreeSet<_> = heard
+        .commands
+        .iter()
+        .map(|command| &command.line)
+        .filter(|line| line[1..].starts_with("HLO"))
+        .collect();
     topics.insert("lhlo".to_owned(), hello.into_iter().cloned().collect());
     for transaction in &heard.transactions {
         let name = match transaction.sender.split('@').next().unwrap_or_default() {

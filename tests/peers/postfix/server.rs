@@ -1,4 +1,4 @@
-//! An LMTP server that remembers every command and every octet, and answers as a test tells it.
+//! An LMTP and ESMTP server that remembers every command and every octet, and answers as a test tells it.
 //!
 //! - Owns: the conversation, what was heard in it ([`Heard`]), holding answers back until a test lets them go.
 //! - Leaves to others: what a test makes of it. No code is shared with any client.
