@@ -231,6 +231,7 @@ run() {
         if ((now_rss > rss)); then rss=$now_rss; fi
         if ((now_pss > pss)); then pss=$now_pss; fi
         if ((now_processes > processes)); then processes=$now_processes; fi
+        if grep -q 'bad command startup' "$place/log"; then fail "$1 does not start: $(grep warning "$place/log" | tail -1)"; fi
         (($(now) - start < 600000000)) || fail "$1: not done within 10 minutes"
         sleep 0.05
     done

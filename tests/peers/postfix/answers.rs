@@ -3,10 +3,12 @@
 //! - Owns: answers to MAIL, RCPT, DATA and the content; what main.cf lets become of them.
 //! - Leaves to others: conversations that break (`broken`).
 
+use std::time::Duration;
+
 use super::client::{Difference, both};
 use super::instance::{Place, Postfix, Settings};
 use super::mail::{message, submit, submit_with};
-use super::observation::observe;
+use super::observation::{Observation, observe};
 use super::server::{Answer, At, Server, Stage, say};
 
 /// A server whose answers go by the recipient's local part, and the sender's.
@@ -263,7 +265,7 @@ fn a_late_delivery_clears_the_notice_of_its_delay() {
         );
         postfix.settle();
         // Late is what is older than a second at an attempt.
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(1500));
         postfix.succeed("postqueue", &["-f"], b"");
         postfix.wait_for_line(&["sender delay notification"]);
         postfix.settle();
@@ -309,5 +311,50 @@ fn esmtp_has_one_answer_for_all() {
         "at-end log",
         &["to=<zoe@test.example>", "status=bounced", "(in reply to end of DATA command)"],
     );
+    pair.agree();
+}
+
+/// The seconds in a log line: the whole delay, and its four parts.
+fn delays(line: &str) -> (f64, Vec<f64>) {
+    let after = |word: &str| line.split_once(word).unwrap().1.split(',').next().unwrap().to_owned();
+    let parts = after(" delays=").split('/').map(|part| part.parse().unwrap()).collect();
+    (after(" delay=").parse().unwrap(), parts)
+}
+
+/// Before the queue manager had it, waiting for us, connecting, transmitting: other lines mask these.
+#[test]
+fn delays_tell_where_the_time_went() {
+    const WAIT: Duration = Duration::from_millis(600);
+    let pair = both(|client| {
+        let place = Place::new();
+        let slow = |stage| {
+            Server::start(
+                place.path(),
+                move |at| if at.stage == stage { Answer::After(WAIT) } else { Answer::Usual },
+            )
+        };
+        let (greeting, end) = (slow(Stage::Greeting), slow(Stage::DataDone));
+        let settings = Settings::default()
+            .route("greeting.example", greeting.inet())
+            .route("end.example", end.unix())
+            .route("gone.example", format!("unix:{}/gone", place.path().display()));
+        let postfix = Postfix::start(&place, client, settings);
+        let mut seen = Observation::default();
+        for name in ["greeting", "end", "gone"] {
+            submit(&postfix, name, &[&format!("u@{name}.example")]);
+            let line = postfix.wait_for_line(&[&format!("to=<u@{name}.example>, ")]);
+            let (whole, parts) = delays(&line);
+            let sum: f64 = parts.iter().sum();
+            assert!(parts.len() == 4 && (whole - sum).abs() < 0.05 + whole / 10.0, "{line}");
+            let is_long: Vec<_> = parts[2..].iter().map(|part| *part >= 0.6).collect();
+            seen.add(name, format!("connecting, transmitting: {is_long:?}"));
+        }
+        postfix.settle();
+        seen
+    });
+    let Some(pair) = pair else { return };
+    pair.show("greeting", &["[true, false]"]);
+    pair.show("end", &["[false, true]"]);
+    pair.show("gone", &["[false, false]"]);
     pair.agree();
 }

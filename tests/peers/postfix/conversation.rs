@@ -210,6 +210,10 @@ impl<S: Stream> Conversation<'_, S> {
         let text = match (self.shared.answers)(&at) {
             Answer::Usual => usual.to_owned(),
             Answer::Say(text) => text,
+            Answer::After(time) => {
+                std::thread::sleep(time);
+                usual.to_owned()
+            }
             Answer::Held => {
                 self.shared.pass();
                 usual.to_owned()

@@ -64,6 +64,8 @@ pub enum Answer {
     Close,
     /// No answer, for so long as the client waits.
     Silence,
+    /// The usual answer, later.
+    After(Duration),
     /// The usual answer, when the test says so ([`Server::release`]).
     Held,
 }
