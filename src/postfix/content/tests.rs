@@ -155,6 +155,7 @@ fn what_is_no_content_is_an_error_with_the_letter_that_stood_there() {
         (with(&long[..long.len() - 1]), -2),
         (with(&record(b'E', b"")), i32::from(b'E')),
         (with(&record(b'R', b"a@b")), i32::from(b'R')),
+        (with(&record(b'D', b"a@b")), i32::from(b'D')),
         (with(b"\0\0"), 0),
         (with(b"\xff\0"), 255),
         (with(b"N\xff\xff\xff\xff\x07x"), -2),
