@@ -4,6 +4,7 @@
 //! - Leaves to others: connecting (`connect`). The resolver has its own idea of how long it may take.
 //! - Always true: no address stands twice, and at most [`ADDRESSES_MAX`] are tried unless the transport says otherwise.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
@@ -22,21 +23,37 @@ pub fn addresses(host: &str, port: NonZeroU16, transport: &Transport) -> Result<
         let text = format!("unable to look up host {host}: {}", words(&error));
         Reason::local(status(error.kind(), bounces), text)
     })?;
-    let allowed = found.into_iter().filter(|address| transport.inet_protocols.allows(*address));
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in allowed {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
+    to_try(found, host, port, transport)
+}
+
+/// Which of the addresses that were found for `host` are tried.
+fn to_try(
+    found: Vec<IpAddr>,
+    host: &str,
+    port: NonZeroU16,
+    transport: &Transport,
+) -> Result<Vec<SocketAddr>, Reason> {
+    let mut addresses = each_once(found);
+    addresses.retain(|address| transport.inet_protocols.allows(*address));
     if addresses.is_empty() {
         let text =
             format!("unable to look up host {host}: no address of a family that inet_protocols allows");
         return Err(Reason::local(EnhancedStatus::new(4, 4, 4), text));
     }
     put_in_order(&mut addresses, transport.habits.address_order, fastrand::shuffle);
-    addresses.truncate(transport.habits.address_limit.unwrap_or(ADDRESSES_MAX).max(1));
+    addresses.truncate(address_limit(transport));
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port.get())).collect())
+}
+
+/// Of the addresses of one name.
+fn address_limit(transport: &Transport) -> usize {
+    transport.habits.address_limit.unwrap_or(ADDRESSES_MAX).max(1)
+}
+
+/// A resolver may well find an address in two places.
+fn each_once(found: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut seen = HashSet::new();
+    found.into_iter().filter(|address| seen.insert(*address)).collect()
 }
 
 fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
@@ -157,6 +174,18 @@ mod tests {
             let mut addresses = ips(found);
             put_in_order(&mut addresses, AddressOrder { first, randomize, balance }, backwards);
             assert_eq!(addresses, ips(expected), "{first:?} {randomize} {balance}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_tried_once_each_and_not_without_end() {
+        let found: Vec<IpAddr> = (0..20).map(|at| format!("192.0.2.{}", at / 2).parse().unwrap()).collect();
+        let mut transport = transport();
+        for (limit, count) in [(None, ADDRESSES_MAX), (Some(3), 3), (Some(0), 1), (Some(usize::MAX), 10)] {
+            transport.habits.address_limit = limit;
+            let expected: Vec<SocketAddr> =
+                (0..count).map(|at| format!("192.0.2.{at}:24").parse().unwrap()).collect();
+            assert_eq!(to_try(found.clone(), "mx", PORT, &transport).unwrap(), expected, "{limit:?}");
         }
     }
 }

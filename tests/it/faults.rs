@@ -141,6 +141,21 @@ fn a_server_that_closed_within_a_transaction_has_ended_none() {
 }
 
 #[test]
+fn a_server_that_goes_when_everybody_has_an_answer_has_done_no_harm() {
+    let site = Site::new();
+    site.serve("a", |socket| recite(&socket, &["220 hi", "250 hi", "250 ok", "250 taken"]));
+    let mut client = client(&site.nexthop(&["a"]), &[], &[]);
+    let (batch, file) = (batch(&client.destination, &recipients(1)), file_of(TEXT).unwrap());
+    let content = FileContent { prefix: b"", file: &file, offset: 0, length: TEXT.len() as u64 };
+    let mut delivery = Delivery::new(&batch, &content, &client.transport);
+    delivery.probe = true;
+    let mut collector = Collector { is_probe: true, ..Collector::default() };
+    client.cached.deliver(&delivery, &mut collector);
+    assert_eq!(outcomes(&collector), [("sent 2.0.0 250 taken".to_owned(), false)]);
+    assert!(collector.failed.is_empty(), "{collector:?}");
+}
+
+#[test]
 fn where_a_conversation_breaks_the_next_server_gets_the_mail_if_that_is_the_habit() {
     let site = Site::new();
     site.serve("a", |socket| recite(&socket, &["220 hi", "250 hi", "250 ok", "550 5.1.1 no"]));

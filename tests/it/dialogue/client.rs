@@ -185,8 +185,8 @@ pub struct Collector {
     pub warnings: Vec<String>,
     /// Why the destination is to be spared.
     pub failed: Vec<String>,
-    is_probe: bool,
-    at_stake: BTreeSet<u32>,
+    pub is_probe: bool,
+    pub at_stake: BTreeSet<u32>,
 }
 
 impl Collector {
