@@ -23,7 +23,7 @@ use crate::postfix::parameters::{ConnectionCache, Settings};
 use crate::postfix::queue_file::{BadName, Layout, OpenError, QueueFile};
 use crate::postfix::record::ContentError;
 use crate::postfix::report::{LineFormat, Reporter};
-use crate::postfix::request::{Release, RequestResult};
+use crate::postfix::request::Release;
 use crate::queue::scheduler::{BatchEnd, Health, WorkerId};
 use crate::smtp::{Origin, Smtputf8};
 
@@ -194,7 +194,7 @@ impl PostfixSource {
             Err(Undeliverable::Content(error)) => {
                 let outcome = unreadable(job, &error);
                 recorder.settle_rest(&outcome);
-                if matches!(outcome, Outcome::Bounced(_)) && recorder.is_done() {
+                if matches!(outcome, Outcome::Bounced(_)) && job.is_done() {
                     set_aside(job, file);
                 }
                 return Health::Untouched;
@@ -316,5 +316,5 @@ pub fn settle(context: &Context, job: &Job, outcome: Option<&Outcome>) {
 fn leave(job: &Job, error: &Unusable) {
     let id = job.queue_id();
     log::warn!("{id}: {error}; the message is left to the queue manager");
-    job.answer(RequestResult::Deferred, None);
+    job.answer(None);
 }

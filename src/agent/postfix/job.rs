@@ -2,11 +2,12 @@
 //!
 //! - Owns: the connection to qmgr, and the translation of a request into what the engine delivers.
 //! - Leaves to others: the request's wire form (`postfix::request`), outcomes (`recorder`).
-//! - Always true: a job is answered once; a recipient is settled once.
+//! - Always true: a job is answered once; a recipient is settled once. The answer is "done" only if each recipient was
+//!   accounted for, whoever has worked on the job, and whichever way that ended.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Job {
     pub refused: Vec<(u32, Outcome)>,
     caller: Mutex<Option<UnixStream>>,
     settled: Vec<AtomicBool>,
+    /// How many of these need nothing more.
+    accounted_for: AtomicUsize,
 }
 
 /// Who is to get the message, in the engine's terms.
@@ -50,7 +53,8 @@ impl Job {
         let received = since_epoch(Timestamp::now());
         let (translated, refused) = translate(key, &request, received);
         let settled = request.recipients.iter().map(|_| AtomicBool::new(false)).collect();
-        (Self { key, request, received, refused, caller: Mutex::new(Some(caller)), settled }, translated)
+        let (caller, accounted_for) = (Mutex::new(Some(caller)), AtomicUsize::new(0));
+        (Self { key, request, received, refused, caller, settled, accounted_for }, translated)
     }
 
     /// The message's queue ID.
@@ -58,9 +62,20 @@ impl Job {
         &self.request.queue_id
     }
 
-    /// Notes that a recipient is settled; `false` if it was before.
+    /// Notes that a recipient is about to be settled; `false` if it was before.
     pub fn settle(&self, position: u32) -> bool {
         self.settled.get(position as usize).is_some_and(|settled| !settled.swap(true, Ordering::AcqRel))
+    }
+
+    /// Notes that a recipient who is settled need not be kept: the mail was delivered, or its refusal reported, and the
+    /// recipient is marked. Whoever panics before this keeps the recipient.
+    pub fn account_for_one(&self) {
+        self.accounted_for.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether nobody has to be kept.
+    pub fn is_done(&self) -> bool {
+        self.accounted_for.load(Ordering::Acquire) == self.settled.len()
     }
 
     /// Recipients without an outcome, by their place in the request.
@@ -70,7 +85,8 @@ impl Job {
     }
 
     /// Tells qmgr how it went, and hangs up. A qmgr that has gone meanwhile reads the queue file again.
-    pub fn answer(&self, result: RequestResult, hop: Option<&HopStatus>) {
+    pub fn answer(&self, hop: Option<&HopStatus>) {
+        let result = if self.is_done() { RequestResult::Done } else { RequestResult::Deferred };
         let caller = self.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Err(error)) = caller.map(|caller| reply(caller, result, hop)) {
             let id = self.queue_id();

@@ -1,6 +1,6 @@
 //! Outcomes become reports to Postfix's daemons, log lines and marks, in this order and at once.
 //!
-//! - Owns: what is known of the conversation for the log, the hop status, the result of the request.
+//! - Owns: what is known of the conversation for the log, the hop status.
 //! - Leaves to others: who is told what (`postfix::report`), the marks (`postfix::queue_file`).
 //! - Always true: a recipient is marked right after its result was reported, and never before; who could not be marked
 //!   after the mail was taken is told of in the log, since he will get it twice.
@@ -17,7 +17,7 @@ use crate::mail::{Outcome, Reason};
 use crate::net::{self, Observer, Peer, Transcript, is_about_protocol};
 use crate::postfix::queue_file::QueueFile;
 use crate::postfix::report::{Attempted, LogLine, NO_RELAY, Notice, Reports, Spoken, Stamps, Verdict};
-use crate::postfix::request::{HopStatus, RequestResult};
+use crate::postfix::request::HopStatus;
 use crate::smtp::{Capabilities, Settled};
 
 /// Records the outcomes of one request.
@@ -29,7 +29,6 @@ pub struct Recorder<'a> {
     reports: Reports<'a>,
     stamps: Stamps,
     session: Option<Session>,
-    result: RequestResult,
     hop: Option<HopStatus>,
     /// What the postmaster may want to know of.
     trouble: Option<String>,
@@ -54,7 +53,6 @@ impl<'a> Recorder<'a> {
             reports: context.reporter.begin(),
             stamps: Stamps::new(&job.request.times, job.received),
             session: None,
-            result: RequestResult::Done,
             hop: None,
             trouble: None,
         }
@@ -86,16 +84,9 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Whether everybody so far is accounted for.
-    pub fn is_done(&self) -> bool {
-        self.result == RequestResult::Done
-    }
-
     /// Answers the request: everybody is settled.
     pub fn answer(self) {
-        // A recipient without an outcome is kept, whatever went wrong.
-        let result = if self.job.unsettled().is_empty() { self.result } else { RequestResult::Deferred };
-        self.job.answer(result, self.hop.as_ref());
+        self.job.answer(self.hop.as_ref());
     }
 
     fn settle(&mut self, position: u32, outcome: &Outcome, now: Duration) {
@@ -126,10 +117,8 @@ impl<'a> Recorder<'a> {
                 "{id}: a recipient who is done with cannot be marked in the queue file: {error}; the mail may be \
                  delivered or returned again"
             );
-            self.result = RequestResult::Deferred;
-        }
-        if !is_done {
-            self.result = RequestResult::Deferred;
+        } else if is_done {
+            self.job.account_for_one();
         }
     }
 
