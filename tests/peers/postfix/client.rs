@@ -21,7 +21,7 @@ pub enum Client {
 }
 
 /// Whether lastmile-lmtp takes part where the environment does not say.
-const OURS_TAKES_PART: bool = false;
+const OURS_TAKES_PART: bool = true;
 
 /// Whether lastmile-lmtp takes part. Without it the stock program plays both sides.
 pub fn ours_takes_part() -> bool {

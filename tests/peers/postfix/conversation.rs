@@ -26,14 +26,12 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: impl Stream) {
         input: Vec::new(),
         used: 0,
         transaction: None,
+        chunks: Vec::new(),
         forwarded: Vec::new(),
         is_open: false,
         is_esmtp: false,
     };
     let _ = conversation.run();
-    if let Some(transaction) = conversation.transaction.take() {
-        shared.heard().transactions.push(transaction);
-    }
 }
 
 struct Conversation<'a, S> {
@@ -43,7 +41,11 @@ struct Conversation<'a, S> {
     room: Vec<u8>,
     input: Vec<u8>,
     used: usize,
-    transaction: Option<Transaction>,
+    /// The transaction that is open, by its place among all that was heard: a client that keeps its connection leaves
+    /// one open until its next message.
+    transaction: Option<usize>,
+    /// What BDAT has brought of its content.
+    chunks: Vec<u8>,
     forwarded: Vec<String>,
     /// MAIL was accepted.
     is_open: bool,
@@ -93,10 +95,9 @@ impl<S: Stream> Conversation<'_, S> {
                 self.answer(Stage::Xforward, "", "250 2.0.0 ok").map(drop)
             }
             "MAIL" => {
-                self.end_transaction();
                 let (mail, sender) = (words.to_owned(), path(words));
                 let forwarded = std::mem::take(&mut self.forwarded);
-                self.transaction = Some(Transaction { mail, sender, forwarded, ..Transaction::default() });
+                self.begin(Transaction { mail, sender, forwarded, ..Transaction::default() });
                 self.is_open = self.answer(Stage::Mail, "", "250 2.1.0 ok")?;
                 Ok(())
             }
@@ -104,7 +105,7 @@ impl<S: Stream> Conversation<'_, S> {
             "DATA" => self.data(),
             "BDAT" => self.chunk(line),
             "RSET" => {
-                self.end_transaction();
+                self.transaction = None;
                 self.answer(Stage::Rset, "", "250 2.0.0 ok").map(drop)
             }
             "QUIT" => {
@@ -115,30 +116,34 @@ impl<S: Stream> Conversation<'_, S> {
         }
     }
 
-    fn end_transaction(&mut self) {
-        if let Some(transaction) = self.transaction.take() {
-            self.shared.heard().transactions.push(transaction);
-        }
+    fn begin(&mut self, transaction: Transaction) {
+        let mut heard = self.shared.heard();
+        self.transaction = Some(heard.transactions.len());
+        heard.transactions.push(transaction);
+        self.chunks.clear();
+    }
+
+    /// Looks at the transaction that is open, or changes it.
+    fn transaction<T>(&self, look: impl FnOnce(&mut Transaction) -> T) -> Option<T> {
+        let at = self.transaction?;
+        self.shared.heard().transactions.get_mut(at).map(look)
     }
 
     fn recipient(&mut self, words: &str) -> io::Result<()> {
         let address = path(words);
-        if let Some(transaction) = &mut self.transaction {
-            transaction.recipients.push(words.to_owned());
-        }
+        self.transaction(|transaction| transaction.recipients.push(words.to_owned()));
         if !self.is_open {
             return self.write("503 5.5.1 MAIL first");
         }
         let reply = format!("250 2.1.5 {address} welcome");
-        let is_accepted = self.answer(Stage::Rcpt, &address, &reply)?;
-        if let Some(transaction) = self.transaction.as_mut().filter(|_| is_accepted) {
-            transaction.accepted.push(address);
+        if self.answer(Stage::Rcpt, &address, &reply)? {
+            self.transaction(|transaction| transaction.accepted.push(address));
         }
         Ok(())
     }
 
     fn accepted(&self) -> Vec<String> {
-        self.transaction.as_ref().map(|transaction| transaction.accepted.clone()).unwrap_or_default()
+        self.transaction(|transaction| transaction.accepted.clone()).unwrap_or_default()
     }
 
     fn data(&mut self) -> io::Result<()> {
@@ -171,13 +176,11 @@ impl<S: Stream> Conversation<'_, S> {
         if self.accepted().is_empty() {
             return self.write("503 5.5.1 nobody to send it to");
         }
-        let transaction = self.transaction.as_mut().unwrap();
-        let mut content = transaction.content.take().unwrap_or_default();
-        content.extend_from_slice(&octets);
+        self.chunks.extend_from_slice(&octets);
         if is_last {
+            let content = std::mem::take(&mut self.chunks);
             return self.finish(content);
         }
-        transaction.content = Some(content);
         self.write("250 2.0.0 more")
     }
 
@@ -187,10 +190,12 @@ impl<S: Stream> Conversation<'_, S> {
         if self.is_esmtp {
             recipients.truncate(1);
         }
-        let mut transaction = self.transaction.take().unwrap();
-        transaction.content = Some(content);
-        let sender = transaction.sender.clone();
-        self.shared.heard().transactions.push(transaction);
+        let stored = self.transaction(|transaction| {
+            transaction.content = Some(content);
+            transaction.sender.clone()
+        });
+        let sender = stored.unwrap_or_default();
+        self.transaction = None;
         for recipient in recipients {
             let reply = format!("250 2.0.0 {recipient} stored");
             self.answer_to(Stage::DataDone, &sender, &recipient, &reply)?;
@@ -199,8 +204,7 @@ impl<S: Stream> Conversation<'_, S> {
     }
 
     fn answer(&mut self, stage: Stage, recipient: &str, usual: &str) -> io::Result<bool> {
-        let sender =
-            self.transaction.as_ref().map(|transaction| transaction.sender.clone()).unwrap_or_default();
+        let sender = self.transaction(|transaction| transaction.sender.clone()).unwrap_or_default();
         self.answer_to(stage, &sender, recipient, usual)
     }
 
