@@ -20,6 +20,14 @@
 //! (`cli::sendmail::direct`) `sendmail -bs` speaks SMTP with its caller, and queues as `sendmail` does.
 //! (`cli::sendmail::smtp_server`)
 //!
+//! Under Postfix's master(8) there is another door, and the same engine behind it (`agent::source`):
+//!
+//! ```text
+//!  qmgr(8) ──► postfix: request ──► agent::postfix: master, one poll ──► queue: Scheduler ──► agent: worker ──► server
+//!                                                                                                 │ an outcome
+//!                     qmgr(8) ◄── one answer ◄── marks, log line ◄── postfix: report to bounce(8), defer(8) ◄──┘
+//! ```
+//!
 //! [`mail`] has the nouns that all of them use, [`config`] what an administrator may choose, [`sink`] a server to
 //! try it with, and [`cli`] the commands. A module imports only what stands below it; `tests/it/tidy.rs` holds the
 //! table. [`mail`], [`smtp`], [`queue`] and [`notice`] are pure: no file, socket, thread or clock, so that their
