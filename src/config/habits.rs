@@ -30,9 +30,9 @@ pub struct Habits {
     pub address_limit: Option<usize>,
     /// Servers that are spoken to for one message, at most (`mx_session_limit`); `None`: all.
     pub session_limit: Option<usize>,
-    /// Where a conversation breaks and the server cannot have the mail, the next server of the list gets it at once. Else
-    /// only where the protocol was broken; what is lost or late keeps the mail.
-    pub next_server_after_break: bool,
+    /// Where a conversation breaks and the server cannot have the mail, and for recipients whom a server puts off (4yz), the
+    /// next server of the list is tried at once. Else only where the protocol was broken.
+    pub fail_over: bool,
     /// In which order the addresses of a host are tried.
     pub address_order: AddressOrder,
     /// A source address that cannot be bound defers the mail; else another one is used, with a warning.
@@ -55,7 +55,7 @@ impl Default for Habits {
             reuse_time_limit: None,
             address_limit: None,
             session_limit: None,
-            next_server_after_break: false,
+            fail_over: false,
             address_order: AddressOrder::default(),
             // Who names an address has a reason to: a firewall, or a server that knows us by it.
             bind_address_enforced: true,

@@ -4,6 +4,7 @@
 //! - Leaves to others: the conversation (`connection`), which batch comes next (`queue`).
 //! - Always true: a batch is sent again only where the server cannot have it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::connect::{self, Caller, NotConnected};
 use super::connection::Connection;
 use super::content::Content;
 use super::peer::Peer;
+use super::put_off::PutOff;
 use super::stepwise::Stepwise;
 use super::tap::Watcher;
 use super::transcript::Transcript;
@@ -183,8 +185,18 @@ impl CachedConnection {
         let (mut may_retry, mut first_server) = (true, 0);
         // A transaction has come to its end: whatever breaks now, the destination is alive.
         let mut is_alive = false;
+        // Whom a server has put off, and the next one of the list may take.
+        let (mut put_off, mut next) = (Vec::new(), 0);
         // Each turn settles somebody, is the one retry, or gets on in the list of servers.
-        while !pending.is_empty() {
+        loop {
+            if pending.is_empty() {
+                if put_off.is_empty() {
+                    return Delivered::Reached;
+                }
+                let last = batch.destination().servers().len() - 1;
+                (pending, first_server) = (std::mem::take(&mut put_off), next.min(last));
+                self.close(&|| true);
+            }
             let reused = self.take_fitting(batch.destination(), transport);
             let retry = may_retry && reused.is_some();
             let connection = match reused
@@ -195,13 +207,16 @@ impl CachedConnection {
             };
             let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
             let later = pending.split_off(limit);
+            next = connection.server() + 1;
             let standing = Standing { retry, is_alive };
             pending = match self.attempt(connection, delivery, &pending, standing, observer) {
-                Attempted::Done { left_over, has_ended } => {
+                Attempted::Done { left_over, put_off: more, has_ended } => {
                     is_alive |= has_ended;
+                    put_off.extend(more);
                     [left_over, later].concat()
                 }
-                Attempted::Unsent { unsettled, try_from } => {
+                Attempted::Unsent { unsettled, put_off: more, try_from } => {
+                    put_off.extend(more);
                     (may_retry, first_server) = (false, try_from);
                     [unsettled, later].concat()
                 }
@@ -211,7 +226,6 @@ impl CachedConnection {
                 }
             };
         }
-        Delivered::Reached
     }
 
     /// The cached connection, if it leads to `destination` and nothing speaks against it. Any other is closed.
@@ -255,6 +269,10 @@ impl CachedConnection {
         let (peer, offered) = (connection.name().to_owned(), connection.offered().clone());
         let each = recipients.iter().copied();
         let mut transaction = Transaction::new(manner, &peer, &offered, batch, each, delivery.message());
+        let goes_on = transport.habits.fail_over;
+        let has_next = goes_on && connection.server() + 1 < batch.destination().servers().len();
+        let mut observer = PutOff::new(observer, has_next);
+        let observer = &mut observer;
         let result = connection.transact(&mut transaction, content, transport, retry, observer);
         match result {
             Ok(()) => {
@@ -267,7 +285,8 @@ impl CachedConnection {
                     let reusable = transaction.is_reusable();
                     self.keep_or_leave(connection, batch.destination(), transport, reusable);
                 }
-                Attempted::Done { left_over: transaction.left_over(), has_ended }
+                let put_off = among(recipients, observer.positions());
+                Attempted::Done { left_over: transaction.left_over(), put_off, has_ended }
             }
             Err(error) => {
                 if error.is_protocol_error() {
@@ -275,7 +294,6 @@ impl CachedConnection {
                     connection.note_break();
                 }
                 self.remember_protocol_error(batch.destination(), manner, &error, observer);
-                let goes_on = transport.habits.next_server_after_break;
                 let next = next_server(&connection, batch.destination(), retry, goes_on, &error);
                 if let Some(try_from) = next {
                     if goes_on && !retry {
@@ -287,7 +305,8 @@ impl CachedConnection {
                     // Replies that had come before it broke stand.
                     observer.settled(transaction.take_settled());
                     observer.conversation(connection.transcript());
-                    return Attempted::Unsent { unsettled: transaction.unsettled(), try_from };
+                    let put_off = among(recipients, observer.positions());
+                    return Attempted::Unsent { unsettled: transaction.unsettled(), put_off, try_from };
                 }
                 if !is_alive && !transaction.unsettled().is_empty() {
                     observer.destination_failed(&error.reason());
@@ -295,7 +314,12 @@ impl CachedConnection {
                 transaction.fail(&error);
                 observer.settled(transaction.take_settled());
                 observer.conversation(connection.transcript());
-                Attempted::Broken(error)
+                let put_off = among(recipients, observer.positions());
+                if put_off.is_empty() {
+                    Attempted::Broken(error)
+                } else {
+                    Attempted::Done { left_over: Vec::new(), put_off, has_ended: false }
+                }
             }
         }
     }
@@ -370,15 +394,21 @@ struct Standing {
     is_alive: bool,
 }
 
-/// How one transaction ended.
+/// How one transaction ended. Whom the server has put off is for the next one of the list.
 enum Attempted<'a> {
     /// All replies were read; the server wants these in a transaction of their own. It `has_ended` unless the server
     /// closed, or had to be left.
-    Done { left_over: Vec<&'a Recipient>, has_ended: bool },
+    Done { left_over: Vec<&'a Recipient>, put_off: Vec<&'a Recipient>, has_ended: bool },
     /// The server cannot have the message for these, and they can be tried again, from this server of the list on.
-    Unsent { unsettled: Vec<&'a Recipient>, try_from: usize },
+    Unsent { unsettled: Vec<&'a Recipient>, put_off: Vec<&'a Recipient>, try_from: usize },
     /// The conversation broke; everybody of the transaction is settled.
     Broken(SessionError),
+}
+
+/// Those of `recipients` who are at `positions`.
+fn among<'a>(recipients: &[&'a Recipient], positions: &[u32]) -> Vec<&'a Recipient> {
+    let positions: BTreeSet<_> = positions.iter().copied().collect();
+    recipients.iter().copied().filter(|recipient| positions.contains(&recipient.position)).collect()
 }
 
 /// Where to try again at once after `error`: anywhere if the connection had been used before (`retry`), and further on

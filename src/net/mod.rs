@@ -13,6 +13,7 @@ mod link;
 mod lookup;
 mod peer;
 mod progress;
+mod put_off;
 mod stepwise;
 mod tap;
 mod transcript;

@@ -164,7 +164,7 @@ fn where_a_conversation_breaks_the_next_server_gets_the_mail_if_that_is_the_habi
         format!("lost connection with client.example[{}] while sending RCPT TO", site.path("a").display());
     for goes_on in [false, true] {
         let mut client = client(&site.nexthop(&["a", "b"]), &[], &[]);
-        change_habits(&mut client, |habits| habits.next_server_after_break = goes_on);
+        change_habits(&mut client, |habits| habits.fail_over = goes_on);
         let (_, collector) = deliver_to(&mut client, 2, TEXT);
         let became: Vec<_> = outcomes(&collector).into_iter().map(|(outcome, _)| outcome).collect();
         assert!(became[0].starts_with("bounced 5.1.1 "), "replies that had come stand: {became:?}");
@@ -180,13 +180,60 @@ fn where_a_conversation_breaks_the_next_server_gets_the_mail_if_that_is_the_habi
 }
 
 #[test]
+fn whom_a_server_puts_off_the_next_one_gets_if_that_is_the_habit() {
+    // Puts one off at RCPT and one after the content; takes the third.
+    let first =
+        &["220 hi", "250 hi", "250 ok", "450 4.2.1 busy", "250 ok", "250 ok", "354 go", "", "", "", ""];
+    for goes_on in [false, true] {
+        let site = Site::new();
+        site.serve("a", move |socket| {
+            let mut input = BufReader::new(&socket);
+            let mut line = String::new();
+            for says in first.iter().take(7) {
+                write!(&socket, "{says}\r\n")?;
+                line.clear();
+                input.read_line(&mut line)?;
+            }
+            while line != ".\r\n" {
+                line.clear();
+                input.read_line(&mut line)?;
+            }
+            write!(&socket, "452 4.3.1 full\r\n250 2.0.0 taken\r\n")?;
+            io::copy(&mut input, &mut io::sink()).map(drop)
+        });
+        let heard = site.oblige("b", OBLIGING);
+        let mut client = client(&site.nexthop(&["a", "b"]), &[("pipelining", "no")], &[]);
+        change_habits(&mut client, |habits| habits.fail_over = goes_on);
+        let (_, collector) = deliver_to(&mut client, 3, TEXT);
+        let became: Vec<_> = outcomes(&collector).into_iter().map(|(outcome, _)| outcome).collect();
+        let sent = became.iter().filter(|outcome| outcome.starts_with("sent ")).count();
+        assert_eq!((sent, became.len()), (if goes_on { 3 } else { 1 }, 3), "{became:?}");
+        let expected = if goes_on { "connect LHLO MAIL RCPT RCPT " } else { "" };
+        assert!(heard.all().starts_with(expected) && heard.all().is_empty() != goes_on, "{}", heard.all());
+        assert_eq!(collector.notes.len(), if goes_on { 2 } else { 0 }, "{:?}", collector.notes);
+        assert!(collector.failed.is_empty(), "{collector:?}");
+        // The last one of the list has the last word.
+        let site = Site::new();
+        let says = &["220 hi", "250 hi", "250 ok", "450 4.2.1 busy"];
+        site.serve("a", move |socket| recite(&socket, says));
+        site.serve("b", move |socket| recite(&socket, says));
+        let mut client = self::client(&site.nexthop(&["a", "b"]), &[], &[]);
+        change_habits(&mut client, |habits| habits.fail_over = goes_on);
+        let (_, collector) = deliver_to(&mut client, 1, TEXT);
+        let by = site.path(if goes_on { "b" } else { "a" }).display().to_string();
+        let [(outcome, false)] = &outcomes(&collector)[..] else { panic!("{collector:?}") };
+        assert!(outcome.starts_with("deferred 4.2.1 ") && outcome.contains(&by), "{outcome}");
+    }
+}
+
+#[test]
 fn what_a_server_may_have_stored_is_not_given_to_the_next() {
     let site = Site::new();
     let says = &["220 hi", "250 hi", "250 ok", "250 ok", "354 go", "", "", "", ""];
     site.serve("a", move |socket| recite(&socket, says));
     let heard = site.oblige("b", OBLIGING);
     let mut client = client(&site.nexthop(&["a", "b"]), &[], &[]);
-    change_habits(&mut client, |habits| habits.next_server_after_break = true);
+    change_habits(&mut client, |habits| habits.fail_over = true);
     let (_, collector) = deliver_to(&mut client, 1, TEXT);
     let [(outcome, true)] = &outcomes(&collector)[..] else { panic!("{collector:?}") };
     assert!(outcome.ends_with("message may be sent more than once"), "{outcome}");

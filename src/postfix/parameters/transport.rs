@@ -132,7 +132,7 @@ impl<'v> Parameters<'_, 'v> {
             reuse_time_limit: Some(reuse_time).filter(|time| !time.is_zero()),
             address_limit: self.limit("mx_address_limit", "5"),
             session_limit: self.limit("mx_session_limit", "2"),
-            next_server_after_break: true,
+            fail_over: true,
             address_order: AddressOrder {
                 first: self.address_preference(),
                 randomize: self.yes("randomize_addresses", true),
