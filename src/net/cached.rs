@@ -35,7 +35,8 @@ pub trait Observer {
     fn not_ready(&mut self, _peer: Option<&Peer>) {}
     /// The destination is at fault for what is deferred next, and may be spared for a while: no server was ready for
     /// mail, or a conversation broke before any transaction of this batch had come to its end. What a server answers to
-    /// mail is no such fault. At most once for each batch.
+    /// mail is no such fault; that it closed the connection (421) on others than it answered for is one, which is told of
+    /// right after these have been settled. At most once for each batch.
     fn destination_failed(&mut self, _reason: &Reason) {}
     /// Keywords that count as not offered by `peer`, which has just been connected to; `None`: those of the transport. An
     /// error makes the server one that cannot be used.
@@ -281,6 +282,9 @@ impl CachedConnection {
                     connection.learn_recipient_limit(limit);
                 }
                 let has_ended = !transaction.must_close_abruptly();
+                if let Some(reason) = transaction.closed_on().filter(|_| !is_alive) {
+                    observer.destination_failed(reason);
+                }
                 if has_ended {
                     let reusable = transaction.is_reusable();
                     self.keep_or_leave(connection, batch.destination(), transport, reusable);

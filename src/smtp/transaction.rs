@@ -109,6 +109,8 @@ pub struct Transaction<'s, 'a> {
     replies_read: usize,
     reusable: bool,
     close_abruptly: bool,
+    /// A 421 decided for others than those whom its reply was about.
+    closed_on: Option<Reason>,
     warnings: Vec<String>,
 }
 
@@ -165,6 +167,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
             replies_read: 0,
             reusable: true,
             close_abruptly: false,
+            closed_on: None,
             warnings: Vec::new(),
         };
         if transaction.turn == Turn::Mail {
@@ -493,6 +496,13 @@ impl<'s, 'a> Transaction<'s, 'a> {
         }
         let outcome = failure::not_about_mail(self.peer, due.stage(), reply);
         let in_doubt = may_have_delivered && due != Due::FinalAll;
+        let is_answer_to_all = matches!(due, Due::Mail | Due::DataInit | Due::FinalAll | Due::FinalNobody);
+        let is_of_one = |at: usize| matches!(due, Due::Rcpt(only) if only == at);
+        if !is_answer_to_all
+            && (0..self.slots.len()).any(|at| self.slots[at].fate != Fate::Settled && !is_of_one(at))
+        {
+            self.closed_on = Some(outcome.reason().clone());
+        }
         self.settle_rest(&outcome, in_doubt);
         self.close_abruptly = true;
     }
@@ -582,6 +592,12 @@ impl<'s, 'a> Transaction<'s, 'a> {
     /// What went wrong without any mail being the worse for it, since the last call.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+
+    /// Why the server closed the connection on recipients of whom it had not been asked yet, if it did: that is a fault of
+    /// its own, and none of theirs.
+    pub fn closed_on(&self) -> Option<&Reason> {
+        self.closed_on.as_ref()
     }
 
     /// Positions of those who may get the message if the end of data leaves now, in ascending order of asking.

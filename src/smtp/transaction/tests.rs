@@ -52,6 +52,7 @@ struct Played {
     outcomes: Vec<String>,
     reusable: bool,
     closes_abruptly: bool,
+    closed_on_others: bool,
     left_over: usize,
     learnt_limit: Option<usize>,
 }
@@ -114,6 +115,7 @@ fn play_in(
         outcomes: transaction.take_settled().into_iter().map(word).collect(),
         reusable: transaction.is_reusable(),
         closes_abruptly: transaction.must_close_abruptly(),
+        closed_on_others: transaction.closed_on().is_some(),
         learnt_limit: transaction.recipients_before_too_many(),
         left_over: transaction.left_over().len(),
     }
@@ -203,19 +205,32 @@ fn a_354_with_nobody_accepted_closes_without_a_dot() {
 fn a_421_ends_the_session_and_replies_already_given_stand() {
     let lmtp = manner(Protocol::Lmtp);
     let three = ["a@x", "b@x", "c@x"];
-    for (replies, outcomes) in [
-        (&["421 4.3.2 bye"][..], &["0 deferred 4.3.2", "1 deferred 4.3.2", "2 deferred 4.3.2"][..]),
+    for (replies, outcomes, on_others) in [
+        (&["421 4.3.2 bye"][..], &["0 deferred 4.3.2", "1 deferred 4.3.2", "2 deferred 4.3.2"][..], false),
         (
             &["250 ok", "550 5.1.1 no", "421 bye"],
             &["0 bounced 5.1.1", "1 deferred 4.0.0 in doubt", "2 deferred 4.0.0 in doubt"],
+            true,
         ),
         (
             &["250 ok", "250 ok", "250 ok", "250 ok", "250 stored", "421 bye"],
             &["0 sent 2.0.0", "1 deferred 4.0.0", "2 deferred 4.0.0 in doubt"],
+            true,
+        ),
+        (
+            &["250 ok", "550 5.1.1 no", "550 5.1.1 no", "421 bye"],
+            &["0 bounced 5.1.1", "1 bounced 5.1.1", "2 deferred 4.0.0 in doubt"],
+            false,
+        ),
+        (
+            &["250 ok", "250 ok", "550 5.1.1 no", "421 bye"],
+            &["1 bounced 5.1.1", "0 deferred 4.0.0 in doubt", "2 deferred 4.0.0 in doubt"],
+            true,
         ),
     ] {
         let played = play(lmtp, &offered(true, true), &three, replies);
         assert_eq!(played.outcomes, outcomes, "{replies:?}");
+        assert_eq!(played.closed_on_others, on_others, "{replies:?}");
         assert!(!played.reusable && played.closes_abruptly);
     }
 }
