@@ -5,6 +5,7 @@
 //! - Always true: content was read once, to its end, before anything is said of it to a server: so its size is exact, and
 //!   a damaged message is never begun.
 
+use std::cell::Cell;
 use std::io;
 
 use super::job::Job;
@@ -28,6 +29,9 @@ pub struct MeasuredContent<'a> {
     declared_size: u64,
     form: Form,
     loaded: Loaded,
+    queue_id: &'a str,
+    /// The log has been told that lines are broken.
+    breaks_told: Cell<bool>,
 }
 
 impl<'a> MeasuredContent<'a> {
@@ -35,16 +39,31 @@ impl<'a> MeasuredContent<'a> {
     pub fn read(
         prefix: Vec<u8>,
         file: &'a QueueFile,
-        job: &Job,
+        job: &'a Job,
         line_length_limit: usize,
     ) -> Result<Self, ContentError> {
         let form = Form { line_length_limit, seven_bit: false };
         let offset = job.request.content_offset;
         let loaded = file.load(offset, form, KEEP)?;
-        if loaded.measured.breaks > 0 {
-            log::info!("{}: breaking line > {line_length_limit} bytes with <CR><LF>SPACE", job.queue_id());
+        let (declared_size, queue_id) = (job.request.size, job.queue_id());
+        Ok(Self {
+            prefix,
+            file,
+            offset,
+            declared_size,
+            form,
+            loaded,
+            queue_id,
+            breaks_told: Cell::new(false),
+        })
+    }
+
+    /// Tells the log, once, that lines are broken in the form that is sent: in seven bits other ones may be too long.
+    fn tell_of(&self, breaks: u64) {
+        if breaks > 0 && !self.breaks_told.replace(true) {
+            let (id, limit) = (self.queue_id, self.form.line_length_limit);
+            log::info!("{id}: breaking line > {limit} bytes with <CR><LF>SPACE");
         }
-        Ok(Self { prefix, file, offset, declared_size: job.request.size, form, loaded })
     }
 
     fn pieces(&self, form: Form, buffer: &mut Vec<u8>, take: &mut dyn FnMut(&[u8]) -> Taken) -> Taken {
@@ -52,7 +71,7 @@ impl<'a> MeasuredContent<'a> {
             take(&self.prefix)?;
         }
         let done = self.file.for_each_piece(self.offset, form, buffer, take);
-        done.map(drop).map_err(|stopped| match stopped {
+        done.map(|breaks| self.tell_of(breaks)).map_err(|stopped| match stopped {
             Stopped::Taker(cause) => cause,
             Stopped::Content(error) => Cause::LocalData(io::Error::other(error)),
         })
@@ -69,6 +88,7 @@ impl Content for MeasuredContent<'_> {
     }
 
     fn for_each_piece(&self, buffer: &mut Vec<u8>, take: &mut dyn FnMut(&[u8]) -> Taken) -> Taken {
+        self.tell_of(self.loaded.measured.breaks);
         let Some(octets) = &self.loaded.octets else { return self.pieces(self.form, buffer, take) };
         if !self.prefix.is_empty() {
             take(&self.prefix)?;

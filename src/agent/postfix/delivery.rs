@@ -251,7 +251,7 @@ impl PostfixSource {
         &self,
         batch: &Batch,
         file: &'a QueueFile,
-        job: &Job,
+        job: &'a Job,
     ) -> Result<MeasuredContent<'a>, Undeliverable> {
         let transport = &self.context.transport;
         let request = &job.request;
