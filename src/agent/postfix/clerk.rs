@@ -22,6 +22,8 @@ pub struct Task {
     pub job: Arc<Job>,
     /// What becomes of them, but for those of whom the job itself knows; `None`: it knows of all.
     pub outcome: Option<Outcome>,
+    /// Whether the destination is at fault, so that qmgr spares it for a while.
+    pub destination_failed: bool,
 }
 
 /// Starts the thread; it ends when the sender is dropped.
@@ -33,8 +35,8 @@ pub fn start(context: Arc<Context>, reporter: Reporter<Report>) -> io::Result<Se
 
 fn run(context: &Context, reporter: &Reporter<Report>, tasks: &Receiver<Task>) {
     let _guard = Guard(reporter.clone());
-    for Task { job, outcome } in tasks {
-        delivery::settle(context, &job, outcome.as_ref());
+    for Task { job, outcome, destination_failed } in tasks {
+        delivery::settle(context, &job, outcome.as_ref(), destination_failed);
         reporter.send(Report::Settled(job.key));
     }
 }

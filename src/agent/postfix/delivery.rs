@@ -16,7 +16,7 @@ use crate::agent::prepend;
 use crate::agent::source::Source;
 use crate::config::{Transport, service_port};
 use crate::mail::{Batch, Destination, EnhancedStatus, Outcome, PostfixNexthops, Reason};
-use crate::net::{CachedConnection, Delivered, Delivery, Peer};
+use crate::net::{CachedConnection, Delivered, Delivery, Observer, Peer};
 use crate::postfix::address::{self, Form};
 use crate::postfix::maps::{Maps, MatchList};
 use crate::postfix::parameters::{ConnectionCache, Settings};
@@ -297,13 +297,17 @@ fn set_aside(job: &Job, file: &QueueFile) {
     }
 }
 
-/// Settles whoever is left of a job without an attempt, and answers it.
-pub fn settle(context: &Context, job: &Job, outcome: Option<&Outcome>) {
+/// Settles whoever is left of a job without an attempt, and answers it. With `destination_failed` qmgr hears that the
+/// destination is at fault.
+pub fn settle(context: &Context, job: &Job, outcome: Option<&Outcome>, destination_failed: bool) {
     match context.open(job) {
         Ok(file) => {
             let mut recorder = Recorder::new(context, job, &file);
             recorder.settle_refused();
             if let Some(outcome) = outcome {
+                if destination_failed {
+                    recorder.destination_failed(outcome.reason());
+                }
                 recorder.settle_rest(outcome);
             }
             recorder.answer();

@@ -248,17 +248,17 @@ impl Master {
         self.jobs.insert(key, Arc::clone(&job));
         let (destination, Translated { envelope, recipients }) = match (destination, translated) {
             (Ok(destination), Some(translated)) => (destination, translated),
-            (Err(outcome), _) => return self.settle(job, Some(outcome)),
-            (Ok(_), None) => return self.settle(job, None),
+            (Err(outcome), _) => return self.settle(job, Some(outcome), true),
+            (Ok(_), None) => return self.settle(job, None, false),
         };
         let recipients = recipients.into_iter().map(|recipient| (destination.clone(), recipient)).collect();
         self.step(Event::Loaded { envelope, recipients, rest: 0 });
     }
 
     /// Has whoever of a job is left settled without an attempt.
-    fn settle(&mut self, job: Arc<Job>, outcome: Option<Outcome>) {
+    fn settle(&mut self, job: Arc<Job>, outcome: Option<Outcome>, destination_failed: bool) {
         // If the clerk is gone, its last report is about to end us.
-        let _ = self.clerk.send(Task { job, outcome });
+        let _ = self.clerk.send(Task { job, outcome, destination_failed });
     }
 
     fn step(&mut self, event: Event) {
@@ -286,7 +286,7 @@ impl Master {
             }
             Action::Suspend { batch, reason } => {
                 if let Some(order) = self.order(batch) {
-                    self.settle(order.job, Some(Outcome::Deferred(reason)));
+                    self.settle(order.job, Some(Outcome::Deferred(reason)), true);
                 }
             }
             // A request is here as a whole.
@@ -338,7 +338,7 @@ impl Master {
             EnhancedStatus::new(4, 3, 0),
             "the delivery agent has failed in the middle of this",
         );
-        self.settle(order.job, Some(Outcome::Deferred(reason)));
+        self.settle(order.job, Some(Outcome::Deferred(reason)), false);
         self.crew.has_ended(worker);
         if self.take_on_worker(worker) {
             let end = BatchEnd { cached: false, destination: Health::Untouched };
