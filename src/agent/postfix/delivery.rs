@@ -85,8 +85,11 @@ impl Context {
 
     /// Keywords that count as not offered by a server; `None` where no table knows it.
     pub fn keywords_to_discard(&self, peer: &Peer) -> io::Result<Option<Vec<String>>> {
-        let Peer::Tcp { address, .. } = peer else { return Ok(None) };
-        let found = self.discarded_keywords.look_up(&address.ip().to_string()).map_err(io::Error::other)?;
+        let address = match peer {
+            Peer::Unix { path, .. } => path.display().to_string(),
+            Peer::Tcp { address, .. } => address.ip().to_string(),
+        };
+        let found = self.discarded_keywords.look_up(&address).map_err(io::Error::other)?;
         let words = |text: String| {
             text.split([',', ' ', '\t'])
                 .map(str::to_ascii_uppercase)

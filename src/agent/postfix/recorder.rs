@@ -20,6 +20,9 @@ use crate::postfix::report::{Attempted, LogLine, NO_RELAY, Notice, Reports, Spok
 use crate::postfix::request::HopStatus;
 use crate::smtp::{Capabilities, Settled};
 
+/// Among keywords to discard: nobody wants to read of it.
+const SILENTLY: &str = "SILENT-DISCARD";
+
 /// Records the outcomes of one request.
 #[derive(Debug)]
 pub struct Recorder<'a> {
@@ -189,7 +192,14 @@ impl Observer for Recorder<'_> {
     }
 
     fn keywords_to_discard(&mut self, peer: &Peer) -> io::Result<Option<Vec<String>>> {
-        self.context.keywords_to_discard(peer)
+        let found = self.context.keywords_to_discard(peer)?;
+        let transport = &self.context.transport;
+        let keywords = found.as_deref().unwrap_or(&transport.discard_lhlo_keywords);
+        if !keywords.is_empty() && !keywords.iter().any(|word| word == SILENTLY) {
+            let keywords = keywords.join(" ");
+            log::info!(target: target(transport.protocol), "discarding EHLO keywords: {keywords}");
+        }
+        Ok(found)
     }
 
     fn end_of_data(&mut self, _positions: &[u32]) -> io::Result<()> {

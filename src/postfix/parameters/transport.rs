@@ -243,11 +243,10 @@ impl<'v> Parameters<'_, 'v> {
         limit.unwrap_or_default()
     }
 
-    /// Keywords, in upper case. `silent-discard` only spares Postfix a log line that we do not write.
+    /// Keywords, in upper case. `silent-discard`, which no server offers, spares the log a line for each connection.
     fn discarded_keywords(&mut self) -> Vec<String> {
         let keywords = self.parsed("discard_lhlo_keywords", "", |text| {
-            let words = super::values::list(text)?.into_iter().map(|word| word.to_ascii_uppercase());
-            Ok(words.filter(|word| word != "SILENT-DISCARD").collect::<Vec<_>>())
+            Ok(super::values::list(text)?.into_iter().map(|word| word.to_ascii_uppercase()).collect())
         });
         keywords.unwrap_or_default()
     }
@@ -417,11 +416,11 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_discard_is_no_keyword() {
+    fn keywords_to_discard_are_in_upper_case() {
         let values: Values =
             [("smtp_discard_ehlo_keywords", "dsn, silent-discard Chunking")].into_iter().collect();
         let mut reader = Reader::new(&values);
         let mut parameters = Parameters { reader: &mut reader, protocol: Protocol::Smtp };
-        assert_eq!(parameters.discarded_keywords(), ["DSN", "CHUNKING"]);
+        assert_eq!(parameters.discarded_keywords(), ["DSN", "SILENT-DISCARD", "CHUNKING"]);
     }
 }
