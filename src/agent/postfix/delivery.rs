@@ -241,11 +241,8 @@ impl PostfixSource {
         let flag = if flags.delivered_to { "D" } else { "O" };
         let names_recipient = flags.delivered_to || flags.original_to;
         (names_recipient && batch.recipients().len() > 1).then(|| {
-            let (service, count) = (&self.context.service, batch.recipients().len());
-            log::warn!(
-                "flag `{flag}' requires {service}_destination_recipient_limit = 1, and a request has {count} recipients; \
-                 they are deferred"
-            );
+            let service = &self.context.service;
+            log::warn!("flag `{flag}' requires {service}_destination_recipient_limit = 1");
             Outcome::Deferred(Reason::local(EnhancedStatus::new(4, 3, 5), "mail system configuration error"))
         })
     }
