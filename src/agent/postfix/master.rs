@@ -75,6 +75,7 @@ pub struct Master {
     /// `None`: there is one client, on standard input.
     service: Option<Service>,
     started: Instant,
+    retire: Option<Duration>,
     scheduler: Scheduler,
     jobs: HashMap<QueueId, Arc<Job>>,
     latest: u64,
@@ -106,12 +107,14 @@ pub struct Parts {
     pub reports: Receiver<Report>,
     /// The master's end of the doorbell.
     pub chime: Chime,
+    /// How old the process may become, once there is nothing to do (`-r`).
+    pub retire: Option<Duration>,
 }
 
 impl Master {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { context, door, crew, clerk, reports, chime } = parts;
+        let Parts { context, door, crew, clerk, reports, chime, retire } = parts;
         let mut callers = Callers::default();
         let service = match door {
             Door::Service(service) => Some(service),
@@ -125,6 +128,7 @@ impl Master {
             context,
             service,
             started: Instant::now(),
+            retire,
             jobs: HashMap::new(),
             latest: 0,
             callers,
@@ -366,7 +370,8 @@ impl Master {
         let scheduler = self.scheduler.next_wakeup().map(|moment| self.started + moment);
         let idle =
             self.context.settings.max_idle.filter(|_| self.is_idle()).map(|limit| self.idle_since + limit);
-        let soonest = [scheduler, idle, self.stop_by].into_iter().flatten().min();
+        let retire = self.retire.filter(|_| self.is_idle()).map(|limit| self.started + limit);
+        let soonest = [scheduler, idle, retire, self.stop_by].into_iter().flatten().min();
         soonest.map_or(SLEEP_MAX, |moment| moment.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
     }
 
@@ -394,8 +399,9 @@ impl Master {
     fn is_over(&self) -> bool {
         let limit = self.context.settings.max_idle;
         let has_rested = || limit.is_some_and(|limit| self.idle_since.elapsed() >= limit);
+        let has_retired = || self.retire.is_some_and(|limit| self.started.elapsed() >= limit);
         let takes_no_more = self.is_draining || self.service.is_none();
-        self.is_idle() && (takes_no_more || has_rested())
+        self.is_idle() && (takes_no_more || has_rested() || has_retired())
             || self.stop_by.is_some_and(|by| by <= Instant::now())
     }
 

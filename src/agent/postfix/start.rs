@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -75,10 +76,11 @@ pub fn run(started: Started, log: &OpenMailLog) -> Result<(), PostfixError> {
     service::drop_privileges(owner, root)?;
     allow_descriptors(settings.config.workers);
     let service = options.service_name(&role).to_owned();
-    serve(Arc::new(context(settings, tables, service)), door)
+    let retire = options.retire.map(|seconds| Duration::from_secs(seconds.into()));
+    serve(Arc::new(context(settings, tables, service)), door, retire)
 }
 
-fn serve(context: Arc<Context>, door: Door) -> Result<(), PostfixError> {
+fn serve(context: Arc<Context>, door: Door, retire: Option<Duration>) -> Result<(), PostfixError> {
     let thread = || set_up("a thread cannot be started");
     let (doorbell, chime) = doorbell().map_err(set_up("a pipe cannot be made"))?;
     let (sender, reports) = unbounded();
@@ -91,7 +93,7 @@ fn serve(context: Arc<Context>, door: Door) -> Result<(), PostfixError> {
     listen_to_signals(reporter).map_err(thread())?;
     log::debug!("started: lastmile {}, {} workers", env!("CARGO_PKG_VERSION"), config.workers);
     crate::agent::log::this_thread_may_not_wait();
-    let master = Master::new(Parts { context, door, crew, clerk, reports, chime });
+    let master = Master::new(Parts { context, door, crew, clerk, reports, chime, retire });
     master.and_then(Master::run).map_err(PostfixError::Master)
 }
 
