@@ -2,8 +2,9 @@
 //!
 //! - Owns: the announcement, and reading without waiting.
 //! - Leaves to others: what a request says (`postfix::request`), what becomes of it (`master`).
-//! - Always true: they are few, and each holds a bounded part of a request. That one of them says nothing, or goes away
-//!   without a word, is no error: qmgr connects before it knows what to send.
+//! - Always true: each has a place that a delivery would have, so they are as few as these, and each holds a bounded part
+//!   of a request. That one of them says nothing, or goes away without a word, is no error: qmgr connects before it knows
+//!   what to send.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,8 +12,6 @@ use std::os::unix::net::UnixStream;
 
 use crate::postfix::request::{self, BadRequest, Release, Request, RequestReader};
 
-/// Connections at most. qmgr keeps two of them waiting for each transport.
-const CALLERS_MAX: usize = 16;
 /// Octets read at once.
 const PIECE: usize = 32 * 1024;
 
@@ -41,9 +40,9 @@ pub enum Arrived {
 }
 
 impl Callers {
-    /// Whether one more may connect.
-    pub fn has_room(&self) -> bool {
-        self.callers.len() < CALLERS_MAX
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.callers.len()
     }
 
     /// Whether there is nobody.
@@ -87,7 +86,7 @@ impl Callers {
         arrived
     }
 
-    /// Lets go of those who have sent nothing: no more requests are taken.
+    /// Lets go of those who have sent nothing: no more requests are taken. Read what is there before.
     pub fn dismiss_silent(&mut self) {
         self.callers.retain(|caller| !caller.reader.is_empty());
     }

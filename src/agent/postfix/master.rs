@@ -91,6 +91,8 @@ pub struct Master {
     /// When a drain ends though something is under way.
     stop_by: Option<Instant>,
     clerk_lost: bool,
+    /// Not before this is anything accepted: the system had no room for it.
+    accept_again: Option<Instant>,
 }
 
 /// What the master is made of.
@@ -140,6 +142,7 @@ impl Master {
             is_draining: false,
             stop_by: None,
             clerk_lost: false,
+            accept_again: None,
         })
     }
 
@@ -184,23 +187,25 @@ impl Master {
         let (others, listeners) = ready.split_at(before_listeners);
         let (others, callers) = others.split_at(before_callers);
         self.chime.awake(others.first() == Some(&true));
+        // First of all what has come: whoever has asked is answered, also at the end.
+        self.read_requests(callers);
         if others.iter().skip(1).any(|ready| *ready)
             && let Some(why) = self.service.as_ref().and_then(Service::ended)
         {
             log::debug!("no more requests are taken: {why:?}");
             self.drain();
         }
-        self.read_requests(callers);
         if listeners.contains(&true) {
             self.accept();
         }
         Ok(())
     }
 
+    /// Whoever is let in has a worker as soon as the request has come: qmgr counts deliveries by what was let in.
     fn accepts(&self) -> bool {
         !self.is_draining
-            && self.callers.has_room()
-            && self.jobs.len() < self.context.settings.config.workers
+            && self.accept_again.is_none_or(|moment| moment <= Instant::now())
+            && self.jobs.len() + self.callers.len() < self.context.settings.config.workers
             && self.scheduler.has_room()
     }
 
@@ -221,7 +226,7 @@ impl Master {
                 Err(error) => {
                     log::error!("the queue manager's connection cannot be accepted: {error}; its mail waits");
                     // Descriptors may have run out: some are free again when a delivery has ended.
-                    std::thread::sleep(ACCEPT_PAUSE);
+                    self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
             }
@@ -371,7 +376,8 @@ impl Master {
         let idle =
             self.context.settings.max_idle.filter(|_| self.is_idle()).map(|limit| self.idle_since + limit);
         let retire = self.retire.filter(|_| self.is_idle()).map(|limit| self.started + limit);
-        let soonest = [scheduler, idle, retire, self.stop_by].into_iter().flatten().min();
+        let accept = self.accept_again.filter(|moment| *moment > Instant::now());
+        let soonest = [scheduler, idle, retire, self.stop_by, accept].into_iter().flatten().min();
         soonest.map_or(SLEEP_MAX, |moment| moment.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
     }
 

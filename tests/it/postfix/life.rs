@@ -16,8 +16,7 @@ const CLOSED_ON_EXEC: u32 = 0o2_000_000;
 #[test]
 fn the_worker_has_the_sockets_and_the_supervisor_nothing_to_lose() {
     let mut master = Master::new();
-    let running = master.start(&[]);
-    master.wait_for_line(&["started"]);
+    let running = master.start_verbose();
     let (supervisor, worker) = (running.supervisor.pid(), running.worker.pid());
     let (listening, status) = (master.listening_inode(), master.status_inode());
     let (theirs, own) = (descriptors(supervisor), descriptors(worker));
@@ -85,8 +84,7 @@ fn master_hears_once_of_the_process_that_it_knows() {
 #[test]
 fn at_the_end_of_the_status_channel_the_supervisor_leaves_at_once_and_the_worker_finishes() {
     let mut master = Master::new();
-    let mut running = master.start(&[]);
-    master.wait_for_line(&["started"]);
+    let mut running = master.start_verbose();
     // As if it had deliveries under way.
     running.worker.signal(Signal::STOP);
     master.close_status();
@@ -101,8 +99,7 @@ fn at_the_end_of_the_status_channel_the_supervisor_leaves_at_once_and_the_worker
 fn a_supervisor_dies_of_any_signal_at_once_and_its_worker_finishes() {
     for signal in [Signal::TERM, Signal::KILL, Signal::HUP, Signal::INT] {
         let mut master = Master::new();
-        let mut running = master.start(&[]);
-        master.wait_for_line(&["started"]);
+        let mut running = master.start_verbose();
         assert!(running.worker.lives_on());
         running.supervisor.signal(signal);
         let status = running.supervisor.wait(SOON);
@@ -115,8 +112,7 @@ fn a_supervisor_dies_of_any_signal_at_once_and_its_worker_finishes() {
 fn a_worker_that_dies_takes_its_supervisor_along_with_a_line_in_the_log() {
     for (signal, word) in [(Signal::KILL, "SIGKILL"), (Signal::ABORT, "SIGABRT")] {
         let mut master = Master::new();
-        let mut running = master.start(&[]);
-        master.wait_for_line(&["started"]);
+        let mut running = master.start_verbose();
         running.worker.signal(signal);
         let status = running.supervisor.wait(SOON);
         assert_eq!(status.code(), Some(1), "{status}");
@@ -135,7 +131,7 @@ fn with_u_the_supervisor_becomes_the_owner_of_the_private_sockets() {
     }
     let mut master = Master::new();
     chown(master.queue().join("private"), Some(NOBODY), None).unwrap();
-    let mut running = master.start(&["-u"]);
+    let mut running = master.start(&["-u", "-v"]);
     let supervisor = running.supervisor.pid();
     master.wait_for_line(&["started"]);
     let ids = |field| status_field(supervisor, field).unwrap();

@@ -1,6 +1,6 @@
 //! A master(8) in a test: it starts one service as the real one does.
 //!
-//! - Owns: the queue directory, the inherited descriptors and environment, the postlog socket, finding the worker.
+//! - Owns: the queue directory, main.cf and a postconf(1) for it, the inherited descriptors and environment, the postlog socket, finding the worker.
 //! - Leaves to others: what is expected.
 //! - Always true: no process outlives its test.
 
@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,15 +34,23 @@ pub const GENERATION: &str = "74";
 /// A master of one service.
 pub struct Master {
     directory: TempDir,
-    postlog: UnixDatagram,
     listener: UnixListener,
     /// Our end and the service's, which the real one keeps too.
     status: Option<(UnixStream, UnixStream)>,
     log: Vec<String>,
+    lines: Receiver<String>,
 }
+
+/// What every service is told; the log goes to the socket that the test reads.
+const MAIN_CF: &str = "mail_version = 3.7.11\nmyhostname = mx.example.org\nsyslog_name = postfix-test\nmaillog_file = /var/log/unused\n";
 
 impl Master {
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines in main.cf.
+    pub fn with(main_cf: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("lastmile-").tempdir().unwrap();
         let queue = directory.path().join("queue");
         for name in ["private", "public", "active", "pid"] {
@@ -50,13 +60,20 @@ impl Master {
             symlink(LASTMILE, directory.path().join(name)).unwrap();
         }
         fs::create_dir(directory.path().join("etc")).unwrap();
-        let main_cf = format!("queue_directory = {}\nmyhostname = mx.example.org\n", queue.display());
-        fs::write(directory.path().join("etc/main.cf"), main_cf).unwrap();
+        let (commands, file) = (directory.path().display(), directory.path().join("etc/main.cf"));
+        let places = format!("queue_directory = {}\ncommand_directory = {commands}\n", queue.display());
+        fs::write(&file, format!("{places}{MAIN_CF}{main_cf}\n")).unwrap();
+        // main.cf is what postconf(1) would make of it.
+        let postconf = directory.path().join("postconf");
+        fs::write(&postconf, format!("#!/bin/sh\nexec cat {}\n", file.display())).unwrap();
+        fs::set_permissions(&postconf, fs::Permissions::from_mode(0o755)).unwrap();
         let postlog = UnixDatagram::bind(queue.join("public/postlog")).unwrap();
-        postlog.set_nonblocking(true).unwrap();
+        let (out, lines) = channel();
+        thread::spawn(move || read_log(&postlog, &out));
         let listener = UnixListener::bind(queue.join("private/lastmile")).unwrap();
         listener.set_nonblocking(true).unwrap();
-        Self { directory, postlog, listener, status: Some(UnixStream::pair().unwrap()), log: Vec::new() }
+        let status = Some(UnixStream::pair().unwrap());
+        Self { directory, listener, status, log: Vec::new(), lines }
     }
 
     pub fn queue(&self) -> PathBuf {
@@ -98,6 +115,14 @@ impl Master {
     pub fn start(&mut self, arguments: &[&str]) -> Running {
         let command = self.command("lastmile-lmtp", &[&["-n", "lastmile", "-t", "unix"], arguments].concat());
         self.start_by(command)
+    }
+
+    /// The same, with everything in the log: when it is ready, too.
+    #[track_caller]
+    pub fn start_verbose(&mut self) -> Running {
+        let running = self.start(&["-v"]);
+        self.wait_for_line(&["started: "]);
+        running
     }
 
     #[track_caller]
@@ -148,10 +173,7 @@ impl Master {
 
     /// The mail log up to now.
     pub fn log(&mut self) -> String {
-        let mut octets = [0; 8192];
-        while let Ok(length) = self.postlog.recv(&mut octets) {
-            self.log.push(String::from_utf8_lossy(&octets[..length]).into_owned());
-        }
+        self.log.extend(self.lines.try_iter());
         self.log.join("\n")
     }
 
@@ -176,6 +198,26 @@ impl Master {
     /// The inode of the service's end of the status channel.
     pub fn status_inode(&self) -> String {
         format!("socket:[{}]", rustix::fs::fstat(&self.status.as_ref().unwrap().1).unwrap().st_ino)
+    }
+}
+
+/// Reads what comes at once: the socket has room for few lines, and the service drops what has none.
+fn read_log(postlog: &UnixDatagram, lines: &Sender<String>) {
+    let mut octets = [0; 8192];
+    while let Ok(length) = postlog.recv(&mut octets) {
+        // An empty line is the test's own, which says that it has ended.
+        if length == 0 || lines.send(String::from_utf8_lossy(&octets[..length]).into_owned()).is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        // The thread also ends with the process.
+        if let Ok(socket) = UnixDatagram::unbound() {
+            let _ = socket.send_to(b"", self.queue().join("public/postlog"));
+        }
     }
 }
 

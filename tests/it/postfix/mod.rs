@@ -4,6 +4,12 @@
 //! - Leaves to others: Postfix itself (`peers`).
 //! - Always true: each test has a queue directory and sockets of its own, and nothing of Postfix needs to be installed.
 
+mod connections;
+mod ending;
 mod life;
 mod master;
+mod queue;
+mod replies;
+mod reports;
+mod requests;
 mod start;
