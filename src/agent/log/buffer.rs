@@ -89,9 +89,8 @@ impl Buffer {
         }
     }
 
-    /// For the log thread: waits for lines and takes all there are, into `taken`, which was written before.
-    pub(super) fn take(&self, taken: &mut Vec<u8>) {
-        taken.clear();
+    /// For the log thread: waits for lines that are worth a write. What was taken before is written.
+    pub(super) fn wait(&self) {
         let mut state = self.lock();
         state.rest = Rest::Idle;
         self.progress.notify_all();
@@ -104,7 +103,13 @@ impl Buffer {
         let gathered = self.came.wait_timeout_while(state, GATHERING, is_more_worth_it);
         (state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
         state.rest = Rest::Writing;
-        std::mem::swap(&mut state.octets, taken);
+    }
+
+    /// Takes all there are, into `taken`. Whoever takes them holds what they are written to, so that lines stay in
+    /// order.
+    pub(super) fn take(&self, taken: &mut Vec<u8>) {
+        taken.clear();
+        std::mem::swap(&mut self.lock().octets, taken);
         self.progress.notify_all();
     }
 
@@ -183,6 +188,7 @@ mod tests {
         let logger = thread::spawn(move || {
             let mut taken = Vec::new();
             while done.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected) {
+                log.wait();
                 log.take(&mut taken);
                 into.lock().unwrap().extend_from_slice(&taken);
             }

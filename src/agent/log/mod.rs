@@ -13,7 +13,7 @@ mod mail;
 mod target;
 
 use std::cell::{Cell, RefCell};
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display, Write as _};
 use std::io;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -176,11 +176,18 @@ fn write_in_a_thread(lines: &Arc<Buffer>, target: &Arc<Mutex<Target>>) -> io::Re
     let write = move || {
         let mut taken = Vec::new();
         loop {
-            lines.take(&mut taken);
-            lines.lost(locked(&target).write(&taken));
+            lines.wait();
+            write_now(&lines, &target, &mut taken);
         }
     };
     std::thread::Builder::new().name("log".to_owned()).spawn(write).map(drop)
+}
+
+/// Whoever holds the target takes the lines: so all that was logged before this is written when it returns.
+fn write_now(lines: &Buffer, target: &Mutex<Target>, room: &mut Vec<u8>) {
+    let mut target = locked(target);
+    lines.take(room);
+    lines.lost(target.write(room));
 }
 
 fn install(logger: AgentLog) -> io::Result<()> {
@@ -189,13 +196,26 @@ fn install(logger: AgentLog) -> io::Result<()> {
 }
 
 /// A mail log that can be changed for another.
+#[derive(Clone)]
 pub struct OpenMailLog {
     look: Arc<Mutex<Look>>,
     lines: Arc<Buffer>,
     target: Arc<Mutex<Target>>,
 }
 
+impl fmt::Debug for OpenMailLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenMailLog").finish_non_exhaustive()
+    }
+}
+
 impl OpenMailLog {
+    /// Writes all that was logged so far, here and now: what somebody else logs from what he hears next comes behind it.
+    /// Where whoever reads the log hangs, this takes as long as the log waits for him.
+    pub fn write_now(&self) {
+        write_now(&self.lines, &self.target, &mut Vec::new());
+    }
+
     /// What is logged from now on goes to `log`; what was logged before still goes where it should. To be called
     /// before the root directory or the user changes, and while only one thread logs.
     pub fn reopen(&self, log: &MailLog) {
@@ -450,6 +470,27 @@ mod tests {
         ] {
             let line = heard(server);
             assert!(line.contains(tag) && line.ends_with(&format!("]: {text}")), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_now_needs_no_log_thread() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let socket = directory.path().join("postlog");
+        let server = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+        server.set_nonblocking(true).unwrap();
+        let target = MailLogTarget::Postlog { socket, host: "mx".to_owned() };
+        let filter = env_logger::Builder::new().parse_filters("info").build();
+        let (logger, open) = open_mail_log(&MailLog { target, ..in_postlog() }, filter);
+        for text in ["one", "two"] {
+            logger.log(&Record::builder().level(Level::Info).args(format_args!("{text}")).build());
+        }
+        let mut octets = [0; 1000];
+        assert!(server.recv(&mut octets).is_err(), "nobody has written it yet");
+        open.write_now();
+        for text in ["]: one", "]: two"] {
+            let length = server.recv(&mut octets).unwrap();
+            assert!(octets[..length].ends_with(text.as_bytes()), "{}", String::from_utf8_lossy(&octets));
         }
     }
 

@@ -12,6 +12,7 @@ use super::content::{MeasuredContent, unreadable};
 use super::job::{self, Job};
 use super::master::Report;
 use super::recorder::Recorder;
+use crate::agent::log::OpenMailLog;
 use crate::agent::prepend;
 use crate::agent::source::Source;
 use crate::config::{Transport, service_port};
@@ -44,6 +45,8 @@ pub struct Context {
     pub line_format: LineFormat,
     /// Where outcomes are told.
     pub reporter: Reporter,
+    /// The mail log.
+    pub log: OpenMailLog,
     /// Next hops to which connections are kept, where Postfix's ways are followed.
     pub kept_destinations: MatchList,
     /// Keywords that count as not offered, by the server's address.

@@ -89,6 +89,8 @@ impl<'a> Recorder<'a> {
 
     /// Answers the request: everybody is settled.
     pub fn answer(self) {
+        // qmgr logs that the message is removed once it has the answer: whoever reads the log expects that to be the end.
+        self.context.log.write_now();
         self.job.answer(self.hop.as_ref());
     }
 

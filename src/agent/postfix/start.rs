@@ -77,7 +77,7 @@ pub fn run(started: Started, log: &OpenMailLog) -> Result<(), PostfixError> {
     allow_descriptors(settings.config.workers);
     let service = options.service_name(&role).to_owned();
     let retire = options.retire.map(|seconds| Duration::from_secs(seconds.into()));
-    serve(Arc::new(context(settings, tables, service)), door, retire)
+    serve(Arc::new(context(settings, tables, service, log.clone())), door, retire)
 }
 
 fn serve(context: Arc<Context>, door: Door, retire: Option<Duration>) -> Result<(), PostfixError> {
@@ -129,7 +129,7 @@ fn mail_log(settings: &Settings, role: &Role, options: &Options) -> Result<MailL
     })
 }
 
-fn context(settings: Settings, tables: Tables, service: String) -> Context {
+fn context(settings: Settings, tables: Tables, service: String, log: OpenMailLog) -> Context {
     let Tables {
         delivery_status_filter,
         discard_keyword_address_maps,
@@ -153,6 +153,7 @@ fn context(settings: Settings, tables: Tables, service: String) -> Context {
     let services = Services::new(".", settings.services.clone(), settings.ipc_timeout);
     Context {
         service,
+        log,
         transport,
         release: settings.mail_version,
         layout: settings.layout.clone(),

@@ -72,6 +72,7 @@ fn digest(lines: Vec<String>) -> Vec<String> {
 pub fn observe(postfix: &Postfix<'_>, servers: &[&Server]) -> Observation {
     let log = postfix.log();
     let mask = Mask::new(postfix.path(), &log);
+    expect_removals_last(&log);
     let mut seen = Observation::default();
     for (topic, lines) in of_log(&mask, &log)
         .into_iter()
@@ -86,6 +87,23 @@ pub fn observe(postfix: &Postfix<'_>, servers: &[&Server]) -> Observation {
         *lines = digest(std::mem::take(lines));
     }
     seen
+}
+
+/// Who reads a log takes the queue manager's word for the end of a message.
+#[track_caller]
+fn expect_removals_last(log: &str) {
+    let mut removed = BTreeSet::new();
+    for line in log.lines() {
+        let mut parts = line.splitn(3, ": ").skip(1);
+        let (Some(id), Some(text)) = (parts.next(), parts.next()) else { continue };
+        if text == "removed" {
+            removed.insert(id);
+        }
+        assert!(
+            !(text.contains("status=") && removed.contains(id)),
+            "{id} was removed before: {line}\n{log}"
+        );
+    }
 }
 
 type Topics = BTreeMap<String, Vec<String>>;
