@@ -20,6 +20,10 @@ use crate::mail::{Protocol, TransportName};
 /// Octets of a line that leave room for the name of a header.
 const LINE_LENGTH_MIN: u64 = 16;
 
+/// How long connecting may take where main.cf leaves that to the system, which gives up TCP before that. But to a UNIX
+/// socket whose server has stopped accepting it would wait for ever, and qmgr(8) ends if it waits for us for hours.
+const CONNECT_MAX: Duration = Duration::from_secs(300);
+
 /// What a transport depends on beside its parameters.
 pub(super) struct Given {
     /// What is spoken.
@@ -98,13 +102,18 @@ impl<'v> Parameters<'_, 'v> {
 
     /// The limit of a stage. 0 turns it off.
     fn read_timeout(&mut self, timeout: &mut Timeout, suffix: &str, default: &'v str) {
+        self.read_limit(timeout, suffix, default, TIME_MAX);
+    }
+
+    /// The limit of a stage, which is `none` where 0 turns it off.
+    fn read_limit(&mut self, timeout: &mut Timeout, suffix: &str, default: &'v str, none: Duration) {
         let time = self.reader.time(&name(self.protocol, suffix), default);
-        *timeout = Timeout::new(if time.is_zero() { TIME_MAX } else { time }).unwrap_or(*timeout);
+        *timeout = Timeout::new(if time.is_zero() { none } else { time }).unwrap_or(*timeout);
     }
 
     fn read_timeouts(&mut self, timeouts: &mut Timeouts) {
         let connect = if self.protocol == Protocol::Lmtp { "0s" } else { "30s" };
-        self.read_timeout(&mut timeouts.connect, "connect_timeout", connect);
+        self.read_limit(&mut timeouts.connect, "connect_timeout", connect, CONNECT_MAX);
         self.read_timeout(&mut timeouts.lhlo, "lhlo_timeout", "300s");
         self.read_timeout(&mut timeouts.mail, "mail_timeout", "300s");
         self.read_timeout(&mut timeouts.rcpt, "rcpt_timeout", "300s");

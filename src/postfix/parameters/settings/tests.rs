@@ -127,7 +127,7 @@ fn defaults_are_those_of_postfix() {
     let transport = lmtp.config.transport(&lmtp.transport).unwrap();
     let seconds = |limit: crate::config::Timeout| limit.get().as_secs();
     let limits = &transport.timeouts;
-    assert_eq!(limits.connect.get(), TIME_MAX);
+    assert_eq!(seconds(limits.connect), 300);
     let told = [
         limits.lhlo,
         limits.mail,
