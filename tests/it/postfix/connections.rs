@@ -84,7 +84,7 @@ fn full_socket(path: &std::path::Path) -> (UnixListener, Vec<UnixStream>) {
 
 #[test]
 fn a_server_that_has_no_room_yet_gets_the_mail_when_it_has() {
-    let mut site = Site::start("");
+    let mut site = Site::start("lmtp_connect_timeout = 1s");
     let path = site.master.queue().join("private/lmtp");
     let (listener, clients) = full_socket(&path);
     let message = site.queue("3C0A1", &["a@example.org"]);
