@@ -165,6 +165,13 @@ impl Service {
         Ok(Self { listeners, status, lifeline, supervisor, generation, is_known_to_work: false })
     }
 
+    /// A service for the tests of others.
+    #[cfg(test)]
+    pub(crate) fn for_test(listener: UnixListener, status: OwnedFd, lifeline: UnixStream) -> Self {
+        let (supervisor, generation) = (0, 0);
+        Self { listeners: vec![listener], status, lifeline, supervisor, generation, is_known_to_work: false }
+    }
+
     /// The sockets to poll for connections; none after [`Service::close`].
     pub fn listeners(&self) -> &[UnixListener] {
         &self.listeners

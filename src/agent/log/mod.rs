@@ -210,6 +210,18 @@ impl fmt::Debug for OpenMailLog {
 }
 
 impl OpenMailLog {
+    /// One that nobody reads.
+    #[cfg(test)]
+    pub fn unheard() -> Self {
+        let log = MailLog {
+            syslog_name: "postfix".to_owned(),
+            process: "test".to_owned(),
+            target: MailLogTarget::Postlog { socket: "/nonexistent".into(), host: "mx".to_owned() },
+            to_stderr: false,
+        };
+        open_mail_log(&log, filter("info")).1
+    }
+
     /// Writes all that was logged so far, here and now: what somebody else logs from what he hears next comes behind it.
     /// Where whoever reads the log hangs, this takes as long as the log waits for him.
     pub fn write_now(&self) {

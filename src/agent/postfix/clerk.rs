@@ -36,6 +36,8 @@ pub fn start(context: Arc<Context>, reporter: Reporter<Report>) -> io::Result<Se
 fn run(context: &Context, reporter: &Reporter<Report>, tasks: &Receiver<Task>) {
     let _guard = Guard(reporter.clone());
     for Task { job, outcome, destination_failed } in tasks {
+        #[cfg(test)]
+        super::tests::panic_if_asked(&job, "clerk");
         delivery::settle(context, &job, outcome.as_ref(), destination_failed);
         reporter.send(Report::Settled(job.key));
     }

@@ -152,6 +152,11 @@ impl Source for PostfixSource {
     fn gone(worker: WorkerId) -> Report {
         Report::Gone { worker }
     }
+
+    #[cfg(test)]
+    fn reported(order: &Order) {
+        super::tests::panic_if_asked(&order.job, "after");
+    }
 }
 
 impl PostfixSource {
@@ -165,6 +170,8 @@ impl PostfixSource {
                 return Health::Untouched;
             }
         };
+        #[cfg(test)]
+        super::tests::panic_if_asked(job, "early");
         let mut recorder = Recorder::new(context, job, &file);
         recorder.settle_refused();
         let (reuse, keep) = context.connection_wishes(job);
@@ -175,6 +182,8 @@ impl PostfixSource {
         if !keep {
             connection.close(&|| true);
         }
+        #[cfg(test)]
+        super::tests::panic_if_asked(job, "late");
         if !matches!(health, Health::Busy(..)) {
             recorder.answer();
         }

@@ -15,5 +15,7 @@ mod job;
 mod master;
 mod recorder;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use start::run;

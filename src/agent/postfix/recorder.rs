@@ -99,6 +99,8 @@ impl<'a> Recorder<'a> {
         if !self.job.settle(position) {
             return;
         }
+        #[cfg(test)]
+        super::tests::panic_if_asked_by(recipient, "between");
         let id = self.job.queue_id();
         let session = self.session.as_ref();
         let relay = session.map_or(NO_RELAY, |session| session.relay.as_str());

@@ -129,7 +129,7 @@ fn mail_log(settings: &Settings, role: &Role, options: &Options) -> Result<MailL
     })
 }
 
-fn context(settings: Settings, tables: Tables, service: String, log: OpenMailLog) -> Context {
+pub(super) fn context(settings: Settings, tables: Tables, service: String, log: OpenMailLog) -> Context {
     let Tables {
         delivery_status_filter,
         discard_keyword_address_maps,
