@@ -44,7 +44,7 @@ fn what_is_no_request_is_answered_and_its_message_kept() {
         (with("recipient_count\x001\0", "recipient_count\x000\0"), "it has no recipients"),
         (with("recipient_count\x001\0", "recipient_count\x004000000000\0"), "it has 4000000000 recipients"),
         (
-            with(&offset, "offset\0000\0dsn_orig_rcpt"),
+            with(&offset, "offset\x000\0dsn_orig_rcpt"),
             "about its recipient 1 is malformed: its attribute \"offset\"",
         ),
         (
