@@ -73,16 +73,23 @@ pub fn both(play: impl Fn(Client) -> Observation + Sync) -> Option<Pair> {
 
 /// A difference that is wanted: in these topics ours has other words. A line that becomes empty is gone; one with LF
 /// in it becomes several.
-pub struct Difference {
+#[derive(Clone, Copy)]
+pub struct Difference<'a> {
     /// A topic; with `*` at its end, all that start so.
-    pub topic: &'static str,
-    pub stock: &'static str,
-    pub ours: &'static str,
+    pub topic: &'a str,
+    pub stock: &'a str,
+    pub ours: &'a str,
     /// Why it is better so.
-    pub why: &'static str,
+    pub why: &'a str,
 }
 
-impl Difference {
+/// In the place of the stock program's words: ours has further lines.
+pub const NOTHING: &str = "";
+
+/// In the place of the stock program's words: all that it says under the topic.
+pub const EVERYTHING: &str = "*";
+
+impl Difference<'_> {
     fn is_about(&self, topic: &str) -> bool {
         match self.topic.strip_suffix('*') {
             Some(start) => topic.starts_with(start),
@@ -91,16 +98,29 @@ impl Difference {
     }
 
     /// What ours should have said in the place of the stock program's lines. Whether it is another thing.
-    fn apply(&self, lines: &[String]) -> (Vec<String>, bool) {
-        let replaced: Vec<_> = lines.iter().map(|line| line.replace(self.stock, self.ours)).collect();
-        let is_other = replaced != lines;
-        let lines = replaced.iter().flat_map(|line| line.split('\n')).filter(|line| !line.is_empty());
-        let mut lines: Vec<_> = lines.map(str::to_owned).collect();
-        // Topics with an order of their own have no declared differences that change it.
-        if is_other && lines.len() != replaced.len() {
-            lines.sort();
+    fn apply(&self, topic: &str, lines: &[String]) -> (Vec<String>, bool) {
+        let whole = |text: &str| -> Vec<String> {
+            text.split('\n').filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        };
+        if self.stock == EVERYTHING {
+            return (whole(self.ours), true);
         }
-        (lines, is_other)
+        if self.stock == NOTHING {
+            let mut lines = [lines, &whole(self.ours)].concat();
+            lines.sort();
+            return (lines, true);
+        }
+        let replace = |line: &String| match line.contains(self.stock) {
+            true => whole(&line.replace(self.stock, self.ours)),
+            false => vec![line.clone()],
+        };
+        let mut replaced: Vec<_> = lines.iter().flat_map(replace).collect();
+        let is_other = replaced != lines;
+        // Other topics have an order of their own, which no difference changes.
+        if is_other && (topic.ends_with(" log") || topic == "warnings") {
+            replaced.sort();
+        }
+        (replaced, is_other)
     }
 }
 
@@ -113,7 +133,7 @@ impl Pair {
 
     /// Fails unless both agree but for these differences, each of which has to be there.
     #[track_caller]
-    pub fn agree_but(&self, differences: &[Difference]) {
+    pub fn agree_but(&self, differences: &[Difference<'_>]) {
         let mut complaints = Vec::new();
         let mut unseen: BTreeSet<usize> = (0..differences.len()).collect();
         let topics: BTreeSet<&String> = self.stock.topics.keys().chain(self.ours.topics.keys()).collect();
@@ -123,7 +143,7 @@ impl Pair {
             let mut wanted = stock.clone();
             if ours_takes_part() {
                 for (at, difference) in differences.iter().enumerate().filter(|(_, it)| it.is_about(topic)) {
-                    let (lines, is_other) = difference.apply(&wanted);
+                    let (lines, is_other) = difference.apply(topic, &wanted);
                     wanted = lines;
                     if is_other {
                         unseen.remove(&at);

@@ -147,7 +147,14 @@ fn of_mailq(mask: &Mask, postfix: &Postfix<'_>) -> Topics {
         let lines: Vec<_> = entry.lines().filter(|line| !line.starts_with('-')).collect();
         let Some(name) = lines.first().and_then(|line| mask.name_in(line)) else { continue };
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-        let mut masked: Vec<_> = lines.iter().skip(1).map(|line| mask.text(&words(line))).collect();
+        let (mut masked, mut reason) = (Vec::new(), String::new());
+        for line in lines.iter().skip(1).map(|line| mask.text(&words(line))) {
+            // A reason is printed once for all who follow.
+            match line.starts_with('(') {
+                true => reason = line,
+                false => masked.push(format!("{line} {reason}")),
+            }
+        }
         let sender = lines[0].split_whitespace().last().unwrap_or_default();
         masked.insert(0, format!("from {sender}"));
         topics.insert(format!("{name} mailq"), masked);

@@ -161,6 +161,9 @@ pub struct Server {
 /// What a modern LMTP server offers.
 pub const OFFERS: [&str; 5] = ["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "SIZE 52428800"];
 
+/// The same without CHUNKING: only there a client says DATA, and waits for the answer.
+pub const OFFERS_WITHOUT_BDAT: [&str; 4] = ["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SIZE 52428800"];
+
 impl Server {
     /// One that offers what Dovecot does.
     pub fn start(directory: &Path, answers: impl Fn(&At<'_>) -> Answer + Send + Sync + 'static) -> Self {

@@ -104,7 +104,7 @@ fn keywords_that_main_cf_discards_are_not_used() {
         let offers = ["PIPELINING", "CHUNKING", "8BITMIME", "SIZE 1000000", "DSN", "SMTPUTF8"];
         let server = Server::offering(place.path(), &offers, |_| Answer::Usual);
         // Whatever is offered beyond these, CHUNKING too, is of no use to Postfix's own.
-        let main = "lmtp_discard_lhlo_keywords = pipelining, dsn, size, chunking\n";
+        let main = "lmtp_discard_lhlo_keywords = pipelining, size, dsn, chunking\n";
         let postfix =
             Postfix::start(&place, client, Settings::main(main).route("test.example", server.unix()));
         submit_with(&postfix, "one", &["-N", "success"], &["a@test.example"], &message("one"));
