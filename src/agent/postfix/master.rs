@@ -257,7 +257,11 @@ impl Master {
         self.jobs.insert(key, Arc::clone(&job));
         let (destination, Translated { envelope, recipients }) = match (destination, translated) {
             (Ok(destination), Some(translated)) => (destination, translated),
-            (Err(outcome), _) => return self.settle(job, Some(outcome), true),
+            (Err(outcome), _) => {
+                let (id, nexthop) = (job.queue_id(), job.request.nexthop.escape_debug());
+                log::warn!("{id}: next hop {nexthop} cannot be used: {}", outcome.reason().text);
+                return self.settle(job, Some(outcome), true);
+            }
             (Ok(_), None) => return self.settle(job, None, false),
         };
         let recipients = recipients.into_iter().map(|recipient| (destination.clone(), recipient)).collect();
