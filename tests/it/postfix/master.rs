@@ -1,6 +1,7 @@
 //! A master(8) in a test: it starts one service as the real one does.
 //!
-//! - Owns: the queue directory, main.cf and a postconf(1) for it, the inherited descriptors and environment, the postlog socket, finding the worker.
+//! - Owns: the queue directory, main.cf and a postconf(1) for it, the inherited descriptors and environment, the postlog
+//!   socket, finding the worker.
 //! - Leaves to others: what is expected.
 //! - Always true: no process outlives its test.
 
@@ -42,7 +43,8 @@ pub struct Master {
 }
 
 /// What every service is told; the log goes to the socket that the test reads.
-const MAIN_CF: &str = "mail_version = 3.7.11\nmyhostname = mx.example.org\nsyslog_name = postfix-test\nmaillog_file = /var/log/unused\n";
+const MAIN_CF: &str = "mail_version = 3.7.11\nmyhostname = mx.example.org\nsyslog_name = postfix-test\n\
+                       maillog_file = /var/log/unused\n";
 
 impl Master {
     pub fn new() -> Self {

@@ -32,7 +32,7 @@ pub(super) const ROWS: &[Row] = &[
     honoured(
         &[parameter!("connect_timeout")],
         "17s",
-        "how long one address may take to accept a connection; 0 leaves that to the system",
+        "how long one address may take to accept a connection; 0 leaves that to the system, for 5 minutes at most",
     ),
     honoured(
         &[parameter!("lhlo_timeout", "helo_timeout")],
