@@ -113,7 +113,7 @@ pub fn original_recipient(recipient: &Recipient, needs: Needs) -> Option<Origina
         return None;
     }
     let address = externalised(&recipient.original, Form::Header);
-    let kind: &[u8] = if needs.0 != 0 && !address.is_ascii() { b"utf-8;" } else { b"rfc822;" };
+    let kind: &[u8] = if needs.any_utf8() && !address.is_ascii() { b"utf-8;" } else { b"rfc822;" };
     OriginalRecipient::from_octets(&[kind, &address].concat())
 }
 

@@ -30,8 +30,6 @@ pub struct Form {
 pub struct Measured {
     /// Octets on the wire, without transparency dots and the end of data.
     pub size: u64,
-    /// An octet has its highest bit set.
-    pub has_eight_bit: bool,
     /// How often a line had to be broken. Where this is not zero the log says so, once.
     pub breaks: u64,
 }
@@ -106,7 +104,6 @@ pub fn load(
     let mut buffer = Vec::new();
     let ended = for_each_piece::<std::convert::Infallible>(source, offset, form, &mut buffer, |piece| {
         measured.size += piece.len() as u64;
-        measured.has_eight_bit |= !piece.is_ascii();
         match &mut octets {
             Some(octets) if octets.len() + piece.len() <= keep => octets.extend_from_slice(piece),
             octets => *octets = None,

@@ -7,7 +7,7 @@
 //! `MAIL_DEBUG`, which asks for `debugger_command`, is passed over: a debugger attaches to a running process by itself.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The directory of main.cf where `MAIL_CONFIG` names none.
 const CONFIG_DIRECTORY: &str = "/etc/postfix";
@@ -59,11 +59,6 @@ impl Environment {
             supervisor: number(SUPERVISOR, 10).map(u32::cast_signed),
         }
     }
-
-    /// main.cf.
-    pub fn main_cf(&self) -> PathBuf {
-        Path::new(&self.config_directory).join("main.cf")
-    }
 }
 
 /// Digits and nothing else.
@@ -85,7 +80,7 @@ mod tests {
     #[test]
     fn what_is_missing_has_postfix_s_defaults() {
         let environment = read(&[]);
-        assert_eq!(environment.main_cf(), Path::new("/etc/postfix/main.cf"));
+        assert_eq!(environment.config_directory, PathBuf::from("/etc/postfix"));
         assert_eq!(environment.log_tag, "postfix");
         assert_eq!((environment.generation, environment.supervisor), (None, None));
         assert_eq!(environment.postlog_socket, None);

@@ -63,16 +63,17 @@ pub struct Recipient {
 }
 
 impl Recipient {
-    /// Adds what identifies this recipient to a report, in its order: five attributes.
+    /// Adds what identifies this recipient to a report, in its order: five attributes. `notify` are the reports that are
+    /// still wanted.
     #[must_use]
-    pub fn write_to(&self, list: Writer) -> Writer {
+    pub fn write_to(&self, notify: u32, list: Writer) -> Writer {
         // A file is never so long that its offsets are negative.
         let offset = self.offset.and_then(|offset| i64::try_from(offset).ok()).unwrap_or(-1);
         list.text("original_recipient", &self.original)
             .text("recipient", &self.address)
             .long("offset", offset)
             .text("dsn_orig_rcpt", &self.dsn_orcpt)
-            .number("notify_flags", self.notify)
+            .number("notify_flags", notify)
     }
 }
 
@@ -148,8 +149,6 @@ impl Needs {
     /// A header, the sender or a recipient of this request is in UTF-8. Releases before 3.10 look at all bits but the
     /// first, and have no others than these.
     const UTF8_USED: u32 = 2 | 4 | 8;
-    const TLS_REQUIRED_NO: u32 = 16;
-    const REQUIRETLS: u32 = 32;
 
     /// The sender asked for SMTPUTF8 (RFC 6531).
     pub fn smtputf8_requested(self) -> bool {
@@ -164,16 +163,6 @@ impl Needs {
     /// Any bit about UTF-8: an original recipient that is not ASCII goes to the server as `utf-8;`.
     pub fn any_utf8(self) -> bool {
         self.0 & (Self::SMTPUTF8 | Self::UTF8_USED) != 0
-    }
-
-    /// The header says `TLS-Required: no` (RFC 8689). From Postfix 3.10 on.
-    pub fn tls_required_no(self) -> bool {
-        self.0 & Self::TLS_REQUIRED_NO != 0
-    }
-
-    /// The sender asked for REQUIRETLS (RFC 8689). From Postfix 3.11 on.
-    pub fn requiretls(self) -> bool {
-        self.0 & Self::REQUIRETLS != 0
     }
 }
 

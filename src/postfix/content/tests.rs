@@ -238,12 +238,10 @@ fn small_content_is_kept_and_all_content_is_measured() {
     let file = records(&[(b'N', b"0123456789abc"), (b'L', b"caf\xe9"), (b'X', b"")]);
     let form = Form { line_length_limit: 10, seven_bit: false };
     let whole = b"0123456789\r\n abc\r\ncaf\xe9\r\n";
-    let measured = Measured { size: 24, has_eight_bit: true, breaks: 1 };
+    let measured = Measured { size: 24, breaks: 1 };
     for (keep, octets) in [(24, Some(whole.to_vec())), (23, None), (0, None)] {
         assert_eq!(load(&file[..], 0, form, keep).unwrap(), Loaded { measured, octets }, "{keep}");
     }
-    let ascii = records(&[(b'N', b"~\x7f"), (b'X', b"")]);
-    assert!(!load(&ascii[..], 0, form, 9).unwrap().measured.has_eight_bit);
     let large = [record(b'N', &vec![b'x'; 100_000]), record(b'X', b"")].concat();
     assert_eq!(load(&large[..], 0, form, 100_000).unwrap().octets, None);
     let corrupt = records(&[(b'N', b"a"), (b'E', b"")]);

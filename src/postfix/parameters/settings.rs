@@ -54,8 +54,6 @@ pub struct Settings {
     pub max_idle: Option<Duration>,
     /// How long another service may take to read or write.
     pub ipc_timeout: Duration,
-    /// How long a service may be stuck.
-    pub daemon_timeout: Duration,
     /// Where queue files lie.
     pub layout: Layout,
     /// Whether mail stays in the queue that would be returned.
@@ -72,8 +70,6 @@ pub struct Settings {
     pub connection_cache: ConnectionCache,
     /// Tables that are to be opened ([`super::super::maps`]).
     pub tables: TableNames,
-    /// Octets of one record of a queue file, at most (`line_length_limit`).
-    pub record_size: usize,
     /// The name of the one transport that is used: `lmtp` or `smtp`.
     pub transport: TransportName,
     /// The transport.
@@ -89,8 +85,6 @@ pub struct Settings {
 pub struct Notices {
     /// Of sessions in which a server broke the protocol.
     pub protocol: bool,
-    /// Of sessions in which content could not be sent.
-    pub data: bool,
     /// Who gets them.
     pub recipient: String,
     /// Who they are from; a message from this sender gives no notice.
@@ -201,7 +195,6 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
         mail_name: reader.word("mail_name", "Postfix"),
         max_idle,
         ipc_timeout: reader.parsed("ipc_timeout", "3600s", some_time).unwrap_or_default(),
-        daemon_timeout: reader.parsed("daemon_timeout", "18000s", some_time).unwrap_or_default(),
         layout: Layout {
             hash_queue_names: reader
                 .text("hash_queue_names", "deferred, defer")
@@ -219,7 +212,6 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
         fallback_relay: fallback_relay(reader, protocol, &name),
         connection_cache,
         tables: table_names(reader, protocol, connection_cache),
-        record_size: reader.number("line_length_limit", "2048", 512, 1 << 20) as usize,
         transport: name,
         client,
         config,
@@ -285,7 +277,6 @@ fn notices(reader: &mut Reader<'_>) -> Notices {
     let has = |class: &str| classes.iter().any(|known| known == class);
     Notices {
         protocol: has("protocol"),
-        data: has("data"),
         recipient: reader.word("error_notice_recipient", "postmaster"),
         double_bounce_sender: reader.word("double_bounce_sender", "double-bounce"),
     }

@@ -44,6 +44,7 @@ impl Values {
     }
 
     /// The names that have a value.
+    #[cfg(test)]
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

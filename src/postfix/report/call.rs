@@ -132,15 +132,9 @@ impl Entry<'_> {
             Some((text, host)) if !text.is_empty() && !host.is_empty() => ("smtp", text, "dns", host),
             _ => ("", "", "", ""),
         };
-        let octets = Writer::new()
-            .number("nrequest", 0_u32)
-            .number("flags", flags)
-            .text("queue_id", queue_id)
-            .text("original_recipient", &recipient.original)
-            .text("recipient", &recipient.address)
-            .long("offset", recipient.offset.map_or(-1, u64::cast_signed))
-            .text("dsn_orig_rcpt", &recipient.dsn_orcpt)
-            .number("notify_flags", notify)
+        let list = Writer::new().number("nrequest", 0_u32).number("flags", flags).text("queue_id", queue_id);
+        let octets = recipient
+            .write_to(notify, list)
             .text("status", status.to_string())
             .text("diag_type", kind)
             .text("diag_text", text.replace('\n', " "))

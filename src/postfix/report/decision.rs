@@ -21,19 +21,6 @@ use crate::mail::{EnhancedStatus, Outcome, Protocol, Reason};
 use crate::postfix::address;
 use crate::postfix::request::{Recipient, RequestFlags};
 
-/// Recipients that were sent to are to be marked.
-const SUCCESS: u32 = 1;
-/// Postfix wants to know whether the address is good.
-const MTA_VERIFY: u32 = 256;
-/// A user wants to know.
-const USER_VERIFY: u32 = 512;
-/// Every result is wanted in a report.
-const RECORD: u32 = 1024;
-/// A success is wanted in a report, if the sender was told that the mail is late.
-const RECORD_DELAYED_SENT: u32 = 8192;
-/// What bounce(8) knows of the flags.
-const TRACE_FLAGS: u32 = MTA_VERIFY | USER_VERIFY | RECORD | RECORD_DELAYED_SENT;
-
 /// NOTIFY=SUCCESS.
 const NOTIFY_SUCCESS: u32 = 2;
 /// NOTIFY=DELAY.
@@ -193,7 +180,7 @@ pub fn decide<'a>(
     let is_told = reports_success && outcome.class == Class::Sent;
     let notify = if is_told { recipient.notify & !NOTIFY_SUCCESS } else { recipient.notify };
     let report = Report { policy, attempted, notify, said: said(attempted) };
-    let plan = match (flags.0 & MTA_VERIFY != 0, flags.0 & USER_VERIFY != 0, outcome.class) {
+    let plan = match (flags.is_probe_mta(), flags.is_probe_usr(), outcome.class) {
         (true, _, _) => report.verified(outcome),
         (false, true, _) => report.probed(outcome),
         (false, false, Class::Sent) => report.sent(outcome),
@@ -281,22 +268,18 @@ struct Report<'a, 'p> {
 }
 
 impl<'a> Report<'a, '_> {
-    fn asks(&self, flag: u32) -> bool {
-        self.attempted.flags.0 & flag != 0
-    }
-
     /// Where the recipient is marked. The first octet of a queue file is never a recipient.
     fn mark(&self) -> Option<u64> {
         self.attempted.recipient.offset.filter(|&offset| offset > 0)
     }
 
     fn mark_of_sent(&self) -> Option<u64> {
-        self.mark().filter(|_| self.asks(SUCCESS))
+        self.mark().filter(|_| self.attempted.flags.success_marks())
     }
 
     fn append(&self, service: Service, status: EnhancedStatus, action: &str, reason: &str) -> Call {
         let Attempted { queue_id, flags, recipient, .. } = *self.attempted;
-        let (flags, notify, said) = (flags.0 & TRACE_FLAGS, self.notify, self.said);
+        let (flags, notify, said) = (flags.trace_flags(), self.notify, self.said);
         Entry { flags, queue_id, recipient, notify, status, said, action, reason }.append_to(service)
     }
 
@@ -353,7 +336,8 @@ impl<'a> Report<'a, '_> {
 
     fn sent(&self, Ended { status, text, .. }: Ended<'a>) -> Plan<'a> {
         let was_late = self.notify == 0 || self.notify & NOTIFY_DELAY != 0;
-        let is_recorded = self.asks(RECORD) || (self.asks(RECORD_DELAYED_SENT) && was_late);
+        let flags = self.attempted.flags;
+        let is_recorded = flags.record() || (flags.rec_dly_sent() && was_late);
         let wanted = [is_recorded, self.notify & NOTIFY_SUCCESS != 0];
         let calls: Vec<_> = wanted
             .into_iter()
@@ -395,7 +379,7 @@ impl<'a> Report<'a, '_> {
             (Service::Bounce, status, "failed", "bounced")
         };
         let mut calls = vec![self.append(service, status, action, &text)];
-        if self.asks(RECORD) {
+        if self.attempted.flags.record() {
             calls.push(self.trace(status, action, &text));
         }
         let names = &self.policy.names;
@@ -415,7 +399,7 @@ impl<'a> Report<'a, '_> {
     /// The recipient stays, whoever hears of it.
     fn deferred(&self, status: EnhancedStatus, text: Cow<'a, str>) -> Plan<'a> {
         let call = self.append(Service::Defer, status, "delayed", &text);
-        let record = self.asks(RECORD).then(|| self.trace(status, "delayed", &text));
+        let record = self.attempted.flags.record().then(|| self.trace(status, "delayed", &text));
         let domain = address::domain(&self.attempted.recipient.address);
         Plan {
             calls: vec![call],

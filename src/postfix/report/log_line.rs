@@ -100,8 +100,7 @@ mod tests {
         let times = Times { arrival: Some(at(0)), active: Some(at(before)), handoff: None };
         let mut stamps = Stamps::new(&times, at(before + queue));
         stamps.ready(at(before + queue + connection));
-        stamps.replied(at(before + queue + connection + transmission));
-        stamps.spent(at(1_000_000))
+        stamps.spent(at(before + queue + connection + transmission))
     }
 
     struct Captured {

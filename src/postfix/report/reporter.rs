@@ -91,23 +91,6 @@ impl Reports<'_> {
         })
     }
 
-    /// The same for many, one after the other. `settle` hears each verdict at once: to mark the recipient before the
-    /// next one is reported. True if all are accounted for.
-    pub fn report_all<'a>(
-        &mut self,
-        attempts: impl IntoIterator<Item = Attempted<'a>>,
-        log: &mut dyn FnMut(&Attempted<'a>, &Logged<'_>),
-        settle: &mut dyn FnMut(&Attempted<'a>, &Verdict<'a>),
-    ) -> bool {
-        let mut are_all_done = true;
-        for attempted in attempts {
-            let verdict = self.report(&attempted, &mut |line| log(&attempted, line));
-            are_all_done &= verdict.is_done;
-            settle(&attempted, &verdict);
-        }
-        are_all_done
-    }
-
     fn tell(&mut self, call: &Call) -> bool {
         // qmgr(8) waits for the whole request, and not for ever.
         if self.silent.contains(&call.service) {

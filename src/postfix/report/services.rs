@@ -102,11 +102,6 @@ impl Services {
         Self { queue_directory: queue_directory.into(), names, timeout }
     }
 
-    /// Their names.
-    pub fn names(&self) -> &ServiceNames {
-        &self.names
-    }
-
     /// Tells a daemon, and waits for its yes.
     pub fn tell(&self, call: &Call) -> Result<(), Failure> {
         let mut line = self.connect(call.service)?;

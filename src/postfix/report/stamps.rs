@@ -44,11 +44,6 @@ impl Stamps {
         self.ready = Some(now);
     }
 
-    /// A reply to the end of data has come.
-    pub fn replied(&mut self, now: Duration) {
-        self.done = Some(now);
-    }
-
     /// All recipients who were left have failed together. Before there was a session, all of the time went into
     /// looking for one.
     pub fn failed(&mut self, now: Duration) {
@@ -97,8 +92,7 @@ mod tests {
         assert_eq!(parts(stamps.spent(at(104))), (4, "1/2/0/1".into()), "no session yet");
         stamps.ready(at(107));
         assert_eq!(parts(stamps.spent(at(112))), (12, "1/2/4/5".into()), "until now");
-        stamps.replied(at(115));
-        assert_eq!(parts(stamps.spent(at(120))), (15, "1/2/4/8".into()), "until the reply");
+        assert_eq!(parts(stamps.spent(at(115))), (15, "1/2/4/8".into()), "for the next one, too");
     }
 
     #[test]
@@ -121,8 +115,7 @@ mod tests {
         assert_eq!(parts(stamps.spent(at(501))), (1, "0/0/0/1".into()));
         let mut stamps = Stamps::new(&times(), at(50));
         stamps.ready(at(40));
-        stamps.replied(at(30));
-        assert_eq!(parts(stamps.spent(at(0))), (0, "1/0/0/0".into()));
+        assert_eq!(parts(stamps.spent(at(30))), (0, "1/0/0/0".into()));
         let times = Times { handoff: Some(at(102)), ..times() };
         assert_eq!(parts(Stamps::new(&times, at(103)).spent(at(104))), (4, "1/1/0/2".into()));
     }

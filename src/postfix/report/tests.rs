@@ -349,14 +349,13 @@ fn reported(reports: &mut Reports<'_>, attempts: &[Attempted<'_>]) -> (bool, Vec
         let address = String::from_utf8_lossy(&attempted.recipient.address);
         story.lock().unwrap().push(format!("{address} {what}"));
     };
-    let done = reports.report_all(
-        attempts.iter().copied(),
-        &mut |attempted, line| say(attempted, line.word.to_owned()),
-        &mut |attempted, verdict| {
-            say(attempted, verdict.mark.map_or("stays".into(), |at| format!("at {at}")));
-        },
-    );
-    (done, story.into_inner().unwrap())
+    let mut are_all_done = true;
+    for attempted in attempts {
+        let verdict = reports.report(attempted, &mut |line| say(attempted, line.word.to_owned()));
+        say(attempted, verdict.mark.map_or("stays".into(), |at| format!("at {at}")));
+        are_all_done &= verdict.is_done;
+    }
+    (are_all_done, story.into_inner().unwrap())
 }
 
 #[test]

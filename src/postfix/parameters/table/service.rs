@@ -64,9 +64,9 @@ pub(super) const ROWS: &[Row] = &[
         "messages over one connection, at most; 0 for no limit. The process itself serves any number",
     ),
     honoured(
-        &[parameter!(any "ipc_timeout"), parameter!(any "daemon_timeout")],
+        &[parameter!(any "ipc_timeout")],
         "17s",
-        "how long another service may take to read or write, and how long the service may be stuck",
+        "how long another service may take to hear and to answer",
     ),
     honoured(&[parameter!(any "default_process_limit")], "17", "the default of lastmile_workers"),
     honoured(
@@ -75,7 +75,6 @@ pub(super) const ROWS: &[Row] = &[
         "queues whose files are spread over directories",
     ),
     honoured(&[parameter!(any "hash_queue_depth")], "2", "how deep these directories are"),
-    honoured(&[parameter!(any "line_length_limit")], "4096", "how long a record of a queue file may be"),
     honoured(
         &[parameter!(any "soft_bounce")],
         "yes",
@@ -88,8 +87,8 @@ pub(super) const ROWS: &[Row] = &[
     ),
     honoured(
         &[parameter!(any "notify_classes")],
-        "protocol, data",
-        "whether the postmaster gets transcripts of sessions: classes protocol and data",
+        "protocol",
+        "whether the postmaster gets transcripts of sessions: those of class protocol",
     ),
     honoured(
         &[parameter!(any "error_notice_recipient"), parameter!(any "double_bounce_sender")],
@@ -130,6 +129,11 @@ pub(super) const ROWS: &[Row] = &[
          warning",
     ),
     honoured(&[parameter!(any "debug_peer_level")], "3", "how much of them is logged"),
+    accepted(
+        &[parameter!(any "daemon_timeout")],
+        "each step of a delivery has a limit of its own: one that is stuck does not end all others",
+    ),
+    accepted(&[parameter!(any "line_length_limit")], "records of queue files are read at any length"),
     accepted(
         &[
             parameter!(any "ipc_idle"),
