@@ -140,6 +140,3 @@ pub fn delivered_to(source: &(impl Source + ?Sized), offset: u64) -> Result<Vec<
     }
     Ok(found)
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,8 @@
 //! - Leaves to others: made-up and broken queue files (the unit tests, the fuzz targets).
 //! - Always true: a difference is shown by the name of the file and the place in it.
 
+mod content;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,48 +1,13 @@
 //! Queue files as Postfix writes them, and as nobody should.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use lastmile::postfix::content::{Form, Loaded, Measured, Stopped, delivered_to, for_each_piece, load};
+use lastmile::postfix::record::{ContentError, ContentReader, Header, Source, TEXT_MAX, Text};
 use proptest::prelude::*;
 
-use super::super::record::Header;
-use super::*;
-
-const AS_IS: Form = Form { line_length_limit: 998, seven_bit: false };
-const SEVEN_BIT: Form = Form { seven_bit: true, ..AS_IS };
-
-/// Queue files of Postfix 3.7.11: name and path without extension.
-fn captured() -> Vec<(String, PathBuf)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/queue_files");
-    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let queue_files = paths.filter(|path| path.extension().is_some_and(|extension| extension == "queue"));
-    let stem =
-        |path: PathBuf| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path.with_extension(""));
-    queue_files.map(stem).collect()
-}
-
-/// Where the first record says that the content begins.
-fn content_offset(file: &[u8]) -> u64 {
-    let header = Header::parse(file).unwrap().unwrap();
-    assert_eq!((header.kind, header.length), (b'C', 95));
-    let text = std::str::from_utf8(&file[header.size..header.size + 95]).unwrap();
-    text.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// All of the content, and how often a line was broken.
-fn wire(source: &(impl Source + ?Sized), offset: u64, form: Form) -> Result<(Vec<u8>, u64), ContentError> {
-    let mut octets = Vec::new();
-    let ended = for_each_piece::<()>(source, offset, form, &mut Vec::new(), |piece| {
-        assert!(piece.len() < 200 * 1024);
-        octets.extend_from_slice(piece);
-        Ok(())
-    });
-    match ended {
-        Ok(breaks) => Ok((octets, breaks)),
-        Err(Stopped::Content(error)) => Err(error),
-        Err(Stopped::Taker(())) => unreachable!(),
-    }
-}
+use super::{AS_IS, SEVEN_BIT, captured, content_offset, wire};
 
 /// Gives a few octets at a time.
 struct Slow<'a>(&'a [u8], usize);
@@ -229,7 +194,7 @@ fn a_record_that_is_longer_than_memory_should_hold_comes_in_pieces() {
     assert_eq!((octets, breaks), ([&long[..], b"\r\n", &long, b"y\r\n"].concat(), 0));
     let mut reader = ContentReader::new(&file[..], 0);
     while let Some((_, piece)) = reader.next().unwrap() {
-        assert!(piece.len() <= super::super::record::TEXT_MAX);
+        assert!(piece.len() <= TEXT_MAX);
     }
 }
 
