@@ -189,6 +189,13 @@ impl Observer for Recorder<'_> {
 
     fn destination_failed(&mut self, reason: &Reason) {
         self.stamps.failed(now());
+        // Of each address that cannot be connected to there is a line; of a socket its recipients' say enough.
+        if self.session.is_none()
+            && reason.text.starts_with("connect to ")
+            && !self.job.request.nexthop.starts_with("unix:")
+        {
+            self.note(&reason.text);
+        }
         // A probe defers nobody, and a host that does not exist is no server to be spared.
         if reason.status.class() == 4 && !self.job.request.flags.is_probe() {
             self.hop.get_or_insert_with(|| HopStatus { status: reason.status, reason: reason.text.clone() });
