@@ -301,6 +301,11 @@ fn what_cannot_be_reached_or_used_is_named() {
         difference("long log", NOTHING, &warning("long")),
         difference("warnings", refused, ""),
         difference(
+            "refused log",
+            NOTHING,
+            "CLIENT: <refused>: connect to 127.0.0.1[127.0.0.1]:PORT: Connection refused",
+        ),
+        difference(
             "second log",
             NOTHING,
             "CLIENT: <second>: connect to 127.0.0.1[127.0.0.1]:PORT: Connection refused",

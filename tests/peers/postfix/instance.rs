@@ -48,6 +48,12 @@ pub struct Settings {
     pub arguments: String,
     /// Whether the service under test is locked into the queue directory.
     pub chroot: bool,
+    /// How many processes of the service there may be, in the place of what is usual for each program.
+    pub processes: Option<u32>,
+    /// How often master(8) wakes the service up, in seconds.
+    pub wakeup: Option<u32>,
+    /// Whether IPv6 is used, too.
+    pub both_families: bool,
     /// Whether it is the programs for ESMTP that are under test.
     pub esmtp: bool,
     /// Whether there is an smtpd on a port of its own.
@@ -163,11 +169,12 @@ impl<'a> Postfix<'a> {
         let main = format!(
             "compatibility_level = 3.6\nqueue_directory = {directory}/queue\ndata_directory = {directory}/data\n\
              maillog_file = {directory}/log\nmaillog_file_prefixes = {directory}\nmyhostname = mx.test.example\n\
-             mydestination =\nmynetworks = 127.0.0.0/8\ninet_interfaces = loopback-only\ninet_protocols = ipv4\n\
+             mydestination =\nmynetworks = 127.0.0.0/8\ninet_interfaces = loopback-only\ninet_protocols = {}\n\
              alias_maps =\nalias_database =\nlocal_recipient_maps =\nappend_dot_mydomain = no\n\
              smtpd_peername_lookup = no\nsmtputf8_autodetect_classes = all\n\
              in_flow_delay = 0\ntransport_maps = texthash:{directory}/transport\n\
              default_transport = error:no route to this domain\n{}\n",
+            if self.settings.both_families { "all" } else { "ipv4" },
             self.settings.main
         );
         let routes = self.settings.routes.iter();
@@ -202,11 +209,13 @@ impl<'a> Postfix<'a> {
         // Relative to Postfix's directory of daemons, as every command is.
         let protocol = if self.settings.esmtp { "smtp" } else { "lmtp" };
         let (processes, program) = match self.client {
-            Client::Stock => ('-', protocol.to_owned()),
-            Client::Ours => ('1', format!("../../../..{}/lastmile-{protocol}", self.path().display())),
+            Client::Stock => ("-", protocol.to_owned()),
+            Client::Ours => ("1", format!("../../../..{}/lastmile-{protocol}", self.path().display())),
         };
-        let arguments = &self.settings.arguments;
-        text.push_str(&format!("{SERVICE} unix - - {chroot} - {processes} {program} {arguments}\n"));
+        let Settings { arguments, processes: wanted, wakeup, .. } = &self.settings;
+        let processes = wanted.map_or(processes.to_owned(), |count| count.to_string());
+        let wakeup = wakeup.map_or("-".to_owned(), |seconds| seconds.to_string());
+        text.push_str(&format!("{SERVICE} unix - - {chroot} {wakeup} {processes} {program} {arguments}\n"));
         text
     }
 

@@ -91,6 +91,9 @@ fn a_reload_loses_and_doubles_nothing() {
         let crowd = crowd(client);
         postfix.flood(crowd, "first", "first@test.example");
         wait_until_held(&postfix, &server, crowd);
+        if client == Client::Ours {
+            assert_eq!(postfix.carriers().len(), 2, "one process has them all, and another one starts it");
+        }
         postfix.reload();
         // New mail does not wait for the old.
         postfix.flood(50, "second", "second@test.example");

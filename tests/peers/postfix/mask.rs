@@ -85,6 +85,7 @@ impl Mask {
         text = without_run(&text, "delays=", is_time, "delays=T");
         text = without_run(&text, "127.0.0.1:", is_digit, "127.0.0.1:PORT");
         text = without_run(&text, "[127.0.0.1]:", is_digit, "[127.0.0.1]:PORT");
+        text = without_run(&text, "[::1]:", is_digit, "[::1]:PORT");
         text = without_run(&text, " PORT=", is_digit, " PORT=N");
         text = without_run(&text, ">.", is_digit, ">.T");
         text = without_run(&text, "<20", |c| is_digit(c) || c == '.', "<TIME.");

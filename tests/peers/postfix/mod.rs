@@ -26,4 +26,5 @@ mod observation;
 mod processes;
 mod queue_files;
 mod server;
+mod set_up;
 mod wire;

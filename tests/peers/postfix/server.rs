@@ -5,7 +5,7 @@
 //! - Always true: dropping it ends its threads; a client that says nothing is waited for a minute at most.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -154,7 +154,7 @@ impl Stream for UnixStream {}
 pub struct Server {
     shared: Arc<Shared>,
     socket: PathBuf,
-    port: u16,
+    address: SocketAddr,
     acceptors: Vec<JoinHandle<()>>,
 }
 
@@ -181,6 +181,16 @@ impl Server {
         offers: &[&str],
         answers: impl Fn(&At<'_>) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::listening(directory, Ipv4Addr::LOCALHOST.into(), offers, answers)
+    }
+
+    /// The same at another address of this machine.
+    pub fn listening(
+        directory: &Path,
+        address: IpAddr,
+        offers: &[&str],
+        answers: impl Fn(&At<'_>) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared {
             offers: offers.iter().map(|&offer| offer.to_owned()).collect(),
             answers: Box::new(answers),
@@ -188,8 +198,8 @@ impl Server {
             gate: Mutex::default(),
             bell: Condvar::new(),
         });
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = tcp.local_addr().unwrap().port();
+        let tcp = TcpListener::bind((address, 0)).unwrap();
+        let address = tcp.local_addr().unwrap();
         // Named by their order, so that texts with the name in them can be compared.
         let name = |number: usize| directory.join(format!("server-{number}.sock"));
         let socket = (1..100).map(name).find(|path| !path.exists()).unwrap();
@@ -199,7 +209,7 @@ impl Server {
         let accept_tcp = move || accept(&by_tcp, || tcp.accept().and_then(|(stream, _)| prepared(stream)));
         let accept_unix = move || accept(&by_unix, || unix.accept().and_then(|(stream, _)| limited(stream)));
         let acceptors = vec![thread::spawn(accept_tcp), thread::spawn(accept_unix)];
-        Self { shared, socket, port, acceptors }
+        Self { shared, socket, address, acceptors }
     }
 
     /// As a next hop, over its UNIX socket.
@@ -209,12 +219,12 @@ impl Server {
 
     /// As a next hop, over TCP.
     pub fn inet(&self) -> String {
-        format!("inet:127.0.0.1:{}", self.port)
+        format!("inet:127.0.0.1:{}", self.port())
     }
 
-    /// Its port on 127.0.0.1.
+    /// Its port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// What it has heard so far.
@@ -239,7 +249,7 @@ impl Drop for Server {
         self.release();
         lock(&self.shared.heard).connections = usize::MAX;
         // Each acceptor sees that it is over at its next connection.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        let _ = TcpStream::connect(self.address);
         let _ = UnixStream::connect(&self.socket);
         for acceptor in self.acceptors.drain(..) {
             let _ = acceptor.join();
