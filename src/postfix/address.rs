@@ -213,6 +213,8 @@ mod tests {
             (b"", "\u{e9}@x".as_bytes(), 0, "rfc822;+C3+A9@x"),
             (b"", "\u{e9}@x".as_bytes(), 1, "utf-8;\\x{E9}@x"),
             (b"", b"a@x", 1, "rfc822;a@x"),
+            // TLS-Required: no is not about UTF-8.
+            (b"", "\u{e9}@x".as_bytes(), 16, "rfc822;+C3+A9@x"),
         ] {
             assert_eq!(orcpt(dsn_orcpt, original, needs).as_deref(), Some(parameter), "{parameter}");
         }

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 use super::master::descriptors;
 use super::queue::{Caller, DONE, Message, Site, Wish, a_while};
 use crate::common::agent::SOON;
-use crate::common::process::Process;
+use crate::common::process::{Process, look_for};
 
 /// A service with a delivery that cannot end until bounce(8) answers.
 fn busy(main_cf: &str) -> (Site, Handle, Message, Caller) {
@@ -102,6 +102,29 @@ fn a_service_without_work_ends_after_max_idle() {
     site.bounce.release();
     assert_eq!(caller.answer(), DONE);
     assert_eq!(site.running.supervisor.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn a_service_retires_however_much_it_has_to_do() {
+    let mut site = Site::start_with("", &["-r", "1"]);
+    let _server = site.serve("");
+    let (mut served, before) = (0, Instant::now());
+    while site.running.supervisor.ended().is_none() && before.elapsed() < SOON / 4 {
+        served += 1;
+        let message = site.queue(&format!("3C0A{served}"), &["a@example.org"]);
+        let mut caller = Caller::begin(&site.master);
+        caller.say(&message.request(&Wish::default()));
+        // Who comes too late waits for the successor, who is not started here.
+        let is_late = || site.running.worker.has_ended().then_some(None);
+        let answer = look_for(SOON, || if caller.is_answered() { Some(Some(())) } else { is_late() });
+        if answer.flatten().is_none() {
+            break;
+        }
+        caller.hear_announcement("protocol~delivery_request_protocol~~");
+        assert_eq!(caller.answer(), DONE);
+    }
+    assert_eq!(site.running.supervisor.wait(SOON).code(), Some(0));
+    assert!(served > 3, "{served}");
 }
 
 #[test]

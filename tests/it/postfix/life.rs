@@ -144,15 +144,3 @@ fn with_u_the_supervisor_becomes_the_owner_of_the_private_sockets() {
     running.worker.signal(Signal::KILL);
     assert_eq!(running.supervisor.wait(SOON).code(), Some(1));
 }
-
-#[test]
-fn a_process_that_is_to_retire_does_so_when_nothing_is_to_be_done() {
-    let mut master = Master::new();
-    let mut running = master.start(&["-r", "1"]);
-    // Whoever is connected has something to be done, perhaps.
-    let caller = master.connect();
-    std::thread::sleep(std::time::Duration::from_millis(1300));
-    assert!(running.worker.lives_on());
-    drop(caller);
-    assert_eq!(running.supervisor.wait(SOON).code(), Some(0));
-}
