@@ -217,8 +217,9 @@ impl Master {
             let Some(service) = &mut self.service else { return };
             match service.accept() {
                 Ok(Some(stream)) => {
+                    // After a reload there are connections of a qmgr that has gone: nothing is lost with them.
                     if let Err(error) = self.callers.add(stream, self.context.release) {
-                        log::warn!("the queue manager has hung up before it was greeted: {error}");
+                        log::debug!("the queue manager has hung up before it was greeted: {error}");
                     }
                 }
                 // Another process of the service was faster, or there are no more.

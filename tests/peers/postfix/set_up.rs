@@ -205,6 +205,10 @@ fn what_would_treat_mail_otherwise_stops_the_start_and_mail_waits() {
     });
     postfix.settle();
     assert_eq!(server.heard().transactions.len(), TOLD.len());
+    let log = postfix.log();
+    // Connections of a queue manager that has gone with a reload are nothing to speak of.
+    let warning = log.lines().find(|line| line.contains("lastmile-lmtp[") && line.contains("warning: "));
+    assert_eq!(warning, None);
 }
 
 /// More processes than one are no use, and do no harm; nor does being woken up.
