@@ -196,6 +196,9 @@ impl Observer for Recorder<'_> {
         {
             self.note(&reason.text);
         }
+        if self.context.settings.notices.data && reason.text.starts_with("local data error") {
+            self.trouble.get_or_insert_with(|| reason.text.clone());
+        }
         // A probe defers nobody, and a host that does not exist is no server to be spared.
         if reason.status.class() == 4 && !self.job.request.flags.is_probe() {
             self.hop.get_or_insert_with(|| HopStatus { status: reason.status, reason: reason.text.clone() });
@@ -238,17 +241,19 @@ impl Observer for Recorder<'_> {
     }
 
     fn protocol_error(&mut self, text: &str) {
+        if !self.context.settings.notices.protocol {
+            return;
+        }
         self.trouble.get_or_insert_with(|| text.to_owned());
     }
 
     fn wants_conversations(&self) -> bool {
-        self.context.settings.notices.protocol
+        let notices = &self.context.settings.notices;
+        notices.protocol || notices.data
     }
 
     fn conversation(&mut self, transcript: &Transcript) {
-        if self.wants_conversations()
-            && let Some(what) = self.trouble.take()
-        {
+        if let Some(what) = self.trouble.take() {
             self.tell_postmaster(&what, transcript);
         }
     }

@@ -85,6 +85,8 @@ pub struct Settings {
 pub struct Notices {
     /// Of sessions in which a server broke the protocol.
     pub protocol: bool,
+    /// Of sessions that ended because the message could not be read here.
+    pub data: bool,
     /// Who gets them.
     pub recipient: String,
     /// Who they are from; a message from this sender gives no notice.
@@ -277,6 +279,7 @@ fn notices(reader: &mut Reader<'_>) -> Notices {
     let has = |class: &str| classes.iter().any(|known| known == class);
     Notices {
         protocol: has("protocol"),
+        data: has("data"),
         recipient: reader.word("error_notice_recipient", "postmaster"),
         double_bounce_sender: reader.word("double_bounce_sender", "double-bounce"),
     }

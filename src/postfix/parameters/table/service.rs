@@ -88,7 +88,7 @@ pub(super) const ROWS: &[Row] = &[
     honoured(
         &[parameter!(any "notify_classes")],
         "protocol",
-        "whether the postmaster gets transcripts of sessions: those of class protocol",
+        "whether the postmaster gets transcripts of sessions: those of the classes protocol and data",
     ),
     honoured(
         &[parameter!(any "error_notice_recipient"), parameter!(any "double_bounce_sender")],
