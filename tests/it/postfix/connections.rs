@@ -90,6 +90,8 @@ fn a_server_that_has_no_room_yet_gets_the_mail_when_it_has() {
     let message = site.queue("3C0A1", &["a@example.org"]);
     let mut caller = Caller::connect(&site.master);
     caller.say(&message.request(&Wish::default()));
+    // Longer than it takes to find that out.
+    std::thread::sleep(std::time::Duration::from_millis(1200));
     assert!(!caller.is_answered());
     assert!(!site.has_line(&["3C0A1: to="]), "it is worth waiting for");
     // A server with room takes its place: at no moment is there none.
