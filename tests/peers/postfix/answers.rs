@@ -341,12 +341,16 @@ fn too_many_recipients_are_not_told_to_come_back_later() {
 fn the_postmaster_reads_what_was_said() {
     let pair = both(|client| {
         let place = Place::new();
-        let server = Server::offering(place.path(), &OFFERS_WITHOUT_BDAT, choosy);
+        // A connection that is kept would show what was said of the mail before, too.
+        let servers = [(); 3].map(|()| Server::offering(place.path(), &OFFERS_WITHOUT_BDAT, choosy));
         let main = "notify_classes = protocol, data\nerror_notice_recipient = postmaster@sender.example\n";
-        let settings = Settings::main(&format!("{QUIT}{main}")).route("test.example", server.unix());
+        let settings = Settings::main(&format!("{QUIT}{main}"))
+            .route("mail.example", servers[0].unix())
+            .route("data.example", servers[1].unix())
+            .route("test.example", servers[2].unix());
         let postfix = Postfix::start(&place, client, settings);
-        submit(&postfix, "mail-syntax", &["alice@test.example"]);
-        submit(&postfix, "data-syntax", &["alice@test.example"]);
+        submit(&postfix, "mail-syntax", &["alice@mail.example"]);
+        submit(&postfix, "data-syntax", &["alice@data.example"]);
         // Refusals that are no fault of anybody's are of no interest.
         submit(&postfix, "one", &["alice@test.example", "nosuch@test.example"]);
         postfix.sendmail(&["-i", "-f", "", "syntax@test.example"], b"Subject: null\n\ntext\n");

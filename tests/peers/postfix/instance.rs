@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -389,6 +390,7 @@ impl<'a> Postfix<'a> {
             || ["maildrop", "incoming", "active"].iter().any(|name| !self.queued(name).is_empty());
         // A bounce is made before its message goes; what a listing misses on the move stands in the next.
         self.wait_for("the end of all deliveries", || (!on_its_way() && !on_its_way()).then_some(()));
+        self.wait_for_log();
         let untold = || {
             let log = self.log();
             let ends = [": removed", "saving corrupt file"];
@@ -402,6 +404,14 @@ impl<'a> Postfix<'a> {
         if look_for(SETTLED, || untold().is_none().then_some(())).is_none() {
             panic!("the log does not tell of the end of {:?}:\n{}", untold(), self.log());
         }
+    }
+
+    /// Waits until what was logged so far is in the file: postlogd takes lines in their order, and its time.
+    fn wait_for_log(&self) {
+        static MARKS: AtomicUsize = AtomicUsize::new(0);
+        let mark = format!("mark {}.", MARKS.fetch_add(1, Ordering::SeqCst));
+        self.succeed("postlog", &["-t", "test", "-p", "info", &mark], b"");
+        self.wait_for("the mark in the log", || self.log().contains(&mark).then_some(()));
     }
 
     /// The queue ID of every message in the log. One that bounce(8) began and gave up has none.
