@@ -42,6 +42,8 @@ struct Member<O> {
     connected: Arc<AtomicBool>,
     /// Batches handed over that have neither ended nor been taken back.
     batches: usize,
+    /// It takes no more batches.
+    is_dismissed: bool,
 }
 
 impl<S: Source> Crew<S> {
@@ -73,7 +75,7 @@ impl<S: Source> Crew<S> {
         let (mailbox, take_back) = unbounded();
         let connected = Arc::default();
         let thread = self.start_thread(id, take_back.clone(), Arc::clone(&connected))?;
-        Ok(Member { mailbox, take_back, thread, connected, batches: 0 })
+        Ok(Member { mailbox, take_back, thread, connected, batches: 0, is_dismissed: false })
     }
 
     fn start_thread(
@@ -152,6 +154,26 @@ impl<S: Source> Crew<S> {
         let thread = self.start_thread(worker, take_back.clone(), Arc::clone(connected))?;
         self.members[worker.0].thread = thread;
         Ok(())
+    }
+
+    /// Workers without a batch who are not dismissed.
+    pub fn idle(&self) -> Vec<WorkerId> {
+        let is_idle = |member: &Member<S::Order>| member.batches == 0 && !member.is_dismissed;
+        let numbered = self.members.iter().enumerate();
+        numbered.filter(|(_, member)| is_idle(member)).map(|(number, _)| WorkerId(number)).collect()
+    }
+
+    /// Workers who are not dismissed.
+    pub fn count(&self) -> usize {
+        self.members.iter().filter(|member| !member.is_dismissed).count()
+    }
+
+    /// Lets an idle worker say goodbye to its server and end. Whoever hands batches over must forget it before.
+    pub fn dismiss_one(&mut self, worker: WorkerId) {
+        let member = &mut self.members[worker.0];
+        member.is_dismissed = true;
+        // Its mailbox is closed by this: it has been the only sender.
+        member.mailbox = unbounded().0;
     }
 
     /// Batches that workers have.

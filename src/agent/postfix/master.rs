@@ -322,6 +322,7 @@ impl Master {
                     self.forget(key);
                 }
                 self.step(Event::Ended { worker, end });
+                self.dismiss_idle();
             }
             Report::Lost { worker, order } => self.replace(worker, *order),
             Report::Gone { worker } => {
@@ -398,6 +399,22 @@ impl Master {
                 service.close();
             }
             self.callers.dismiss_silent();
+            self.dismiss_idle();
+        }
+    }
+
+    /// In a drain a worker is kept for each job that is left. The connections of the others are closed at once: the next
+    /// process of this service opens as many.
+    fn dismiss_idle(&mut self) {
+        if !self.is_draining {
+            return;
+        }
+        // Whoever connected before may still send a request.
+        let needed = self.jobs.len() + self.callers.len();
+        let superfluous = self.crew.count().saturating_sub(needed);
+        for worker in self.crew.idle().into_iter().take(superfluous) {
+            self.crew.dismiss_one(worker);
+            self.step(Event::WorkerLost { worker, unbegun: Vec::new() });
         }
     }
 

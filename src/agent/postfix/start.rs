@@ -74,7 +74,8 @@ pub fn run(started: Started, log: &OpenMailLog) -> Result<(), PostfixError> {
     let owner = options.unprivileged.then_some(settings.mail_owner.as_str());
     let root = options.chroot.then_some(settings.queue_directory.as_path());
     service::drop_privileges(owner, root)?;
-    allow_descriptors(settings.config.workers);
+    let mut settings = settings;
+    settings.config.workers = allow_descriptors(settings.config.workers);
     let service = options.service_name(&role).to_owned();
     let retire = options.retire.map(|seconds| Duration::from_secs(seconds.into()));
     serve(Arc::new(context(settings, tables, service, log.clone())), door, retire)
@@ -165,24 +166,35 @@ pub(super) fn context(settings: Settings, tables: Tables, service: String, log: 
     }
 }
 
-/// A delivery has four descriptors: the connection to qmgr, the queue file, the server, a daemon of Postfix.
-fn allow_descriptors(workers: usize) {
+/// Descriptors of a delivery: the connection to qmgr, the queue file, the server, a daemon of Postfix.
+const DESCRIPTORS_OF_WORKER: usize = 4;
+/// Descriptors of the process itself, with some to spare: sockets, log, look-ups of hosts.
+const DESCRIPTORS_OF_PROCESS: usize = 32;
+
+/// Raises the limit of descriptors as far as `workers` need it; returns how many there may be within what the system
+/// allows. What one more would accept it could not deliver.
+fn allow_descriptors(workers: usize) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = 4 * workers as u64 + 64;
-    if current.is_none_or(|current| current >= wanted) {
-        return;
-    }
+    let wanted = (DESCRIPTORS_OF_WORKER * workers + DESCRIPTORS_OF_PROCESS) as u64;
+    let Some(current) = current.filter(|current| *current < wanted) else { return workers };
     let allowed = maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum });
-    if let Err(error) = raised {
+    let limit = match setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum }) {
+        Ok(()) => allowed,
+        Err(_) => current,
+    };
+    let fit = workers_within(limit).min(workers);
+    if fit < workers {
         log::warn!(
-            "{workers} workers may need {wanted} file descriptors, which the system does not allow: {error}"
-        );
-    } else if allowed < wanted {
-        log::warn!(
-            "{workers} workers may need {wanted} file descriptors, and the system allows only {allowed}"
+            "{workers} workers need {wanted} file descriptors, and the system allows {limit}: there are {fit} workers"
         );
     }
+    fit
+}
+
+/// How many workers have room within a limit of descriptors.
+fn workers_within(limit: u64) -> usize {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    (limit.saturating_sub(DESCRIPTORS_OF_PROCESS) / DESCRIPTORS_OF_WORKER).max(1)
 }
 
 /// `postfix stop` ends all processes at once: what is under way then has a moment.
@@ -195,4 +207,16 @@ fn listen_to_signals(reporter: Reporter<Report>) -> io::Result<()> {
         }
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_workers_than_descriptors_allow() {
+        for (limit, workers) in [(0, 1), (32, 1), (39, 1), (40, 2), (64, 8), (1024, 248)] {
+            assert_eq!(workers_within(limit), workers, "{limit}");
+        }
+    }
 }

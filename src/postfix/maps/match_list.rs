@@ -6,6 +6,7 @@
 
 use super::super::parameters::list;
 use super::super::proxymap::Case;
+use super::memory::Memory;
 use super::{LookupError, Opener, Table};
 
 /// How deep files may name files.
@@ -54,6 +55,13 @@ impl MatchList {
             list.add(opener, parameter, element, false, 0);
         }
         list
+    }
+
+    /// The list that has every name in it.
+    pub(super) fn everything() -> Self {
+        let table = Table::Memory(Memory::Static("yes".to_owned()));
+        let patterns = vec![Pattern { negated: false, what: What::Table(table) }];
+        Self { patterns, subdomains: Subdomains::None }
     }
 
     /// Adds a pattern: a name, a table, or a file with more of them.
@@ -116,6 +124,13 @@ impl MatchList {
         });
         std::iter::once(name).chain(parents.filter(|parent| !parent.is_empty()))
     }
+}
+
+/// Whether a pattern is a table that only proxymap(8) can read.
+pub(super) fn needs_proxymap(element: &str) -> bool {
+    let bare = element.trim_start_matches('!');
+    let is_ours = ["texthash:", "inline:", "static:"].iter().any(|kind| bare.starts_with(kind));
+    !bare.starts_with('/') && is_table(bare) && !is_ours
 }
 
 /// Whether a pattern names a table. `[address]:port` and next hops such as `unix:path` are names.

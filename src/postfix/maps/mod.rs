@@ -58,11 +58,7 @@ impl Tables {
                 &names.discard_keyword_address_maps,
                 Case::Folded,
             ),
-            fast_flush_domains: opener.match_list(
-                "fast_flush_domains",
-                &names.fast_flush_domains,
-                subdomains,
-            ),
+            fast_flush_domains: opener.domains_for_flush(&names.fast_flush_domains, subdomains),
             connection_cache_destinations: opener.match_list(
                 &parameter("connection_cache_destinations"),
                 &names.connection_cache_destinations,
@@ -98,6 +94,24 @@ impl Opener {
                 None
             }
         }
+    }
+
+    /// Opens `fast_flush_domains`. flush(8) looks at the list itself, so that with a table in it that we cannot read it may
+    /// as well hear of every domain: the usual list is `$relay_domains`, which is nobody's idea of a table for us.
+    fn domains_for_flush(&mut self, elements: &[String], subdomains: Subdomains) -> MatchList {
+        if elements.iter().any(|element| match_list::needs_proxymap(element)) {
+            return MatchList::everything();
+        }
+        let before = std::mem::take(&mut self.problems);
+        let list = self.match_list("fast_flush_domains", elements, subdomains);
+        let problems = std::mem::replace(&mut self.problems, before);
+        if problems.is_empty() {
+            return list;
+        }
+        for problem in problems.sentences() {
+            log::warn!("{problem}; flush(8) is told of every domain that mail waits for");
+        }
+        MatchList::everything()
     }
 
     /// Opens a list of domains or other names.

@@ -85,7 +85,7 @@ fn tables_of_settings_are_opened() {
     let values = values.into_iter().collect::<crate::postfix::parameters::Values>();
     let values = values
         .with("lmtp_delivery_status_filter", "texthash:/nonexistent")
-        .with("fast_flush_domains", "/none");
+        .with("lmtp_connection_cache_destinations", "/none");
     let settings = Settings::from_values(&values, Protocol::Lmtp, Flags::default()).unwrap();
     let told = Tables::open(&settings).unwrap_err();
     assert_eq!(told.sentences().count(), 2, "{told}");
@@ -144,4 +144,22 @@ fn a_table_that_is_unknown_now_is_not_a_table_without_the_name() {
     let mut opener = opener();
     let list = opener.match_list("x", &words(&["hash:/t", "example.org"]), Subdomains::Meant);
     assert!(list.contains("example.org").is_err());
+}
+
+#[test]
+fn domains_that_only_flush_can_look_up_are_left_to_it() {
+    let mut opener = opener();
+    for (elements, other) in [
+        (&["hash:/etc/postfix/relay_domains"][..], true),
+        (&["a.example", "!regexp:/etc/postfix/not"], true),
+        (&["proxy:mysql:/etc/postfix/relay.cf"], true),
+        (&["/nonexistent"], true),
+        (&["texthash:/nonexistent"], true),
+        (&["a.example", "inline:{b.example=x}", "static:yes"], true),
+        (&["a.example", "inline:{b.example=x}", "[192.0.2.1]:24"], false),
+    ] {
+        let list = opener.domains_for_flush(&words(elements), Subdomains::Meant);
+        assert_eq!(list.contains("other.example").unwrap(), other, "{elements:?}");
+    }
+    assert!(opener.problems.is_empty(), "{}", opener.problems);
 }

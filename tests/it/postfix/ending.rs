@@ -50,6 +50,22 @@ fn what_is_under_way_is_finished_when_master_or_the_supervisor_is_gone() {
 }
 
 #[test]
+fn connections_that_nobody_needs_any_more_are_closed_while_the_rest_is_finished() {
+    let (mut site, _server, _message, caller) = busy("");
+    let second = site.queue("3C0A2", &["b@example.org"]);
+    assert_eq!(site.deliver(&second), DONE);
+    let worker = site.running.worker.pid();
+    let before = descriptors(worker).len();
+    site.master.close_status();
+    // The listening socket goes, and the connection of the worker that has nothing to do.
+    look_for(SOON, || (descriptors(worker).len() + 2 <= before).then_some(())).unwrap();
+    assert!(site.running.worker.lives_on() && !caller.is_answered());
+    site.bounce.release();
+    assert_eq!(caller.answer(), DONE);
+    site.running.worker.wait();
+}
+
+#[test]
 fn a_request_that_has_come_with_the_end_is_served() {
     let mut site = Site::start("");
     let _server = site.serve("");
