@@ -27,6 +27,17 @@ enum Rest {
     Writing,
 }
 
+/// Who appends a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// It may wait for room.
+    MayWait,
+    /// It may not.
+    MayNotWait,
+    /// It is about to write lines itself: the log thread need not be woken.
+    Writer,
+}
+
 #[derive(Debug)]
 struct State {
     octets: Vec<u8>,
@@ -58,19 +69,21 @@ impl Buffer {
 
     /// Appends what `write` writes. Without room it waits for some, or, where it may not wait, drops the line. `write`
     /// gets the number of lines that were dropped since, to say so first.
-    pub(super) fn append(&self, may_wait: bool, write: impl FnOnce(&mut Vec<u8>, u64)) {
+    pub(super) fn append(&self, by: By, write: impl FnOnce(&mut Vec<u8>, u64)) {
         let mut state = self.lock();
         while state.octets.len() >= WAITING_MAX {
-            if !may_wait {
+            if by == By::MayNotWait {
                 state.dropped += 1;
                 return;
             }
+            // Whoever was to write this may not have come to it.
+            self.came.notify_one();
             state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let dropped = std::mem::take(&mut state.dropped);
         write(&mut state.octets, dropped);
         let wakes = match state.rest {
-            Rest::Idle => true,
+            Rest::Idle => by != By::Writer || state.octets.len() >= GATHERED_MAX,
             Rest::Gathering => state.octets.len() >= GATHERED_MAX,
             Rest::Writing => false,
         };
@@ -141,13 +154,35 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_taken_together_and_in_order() {
-        let (buffer, mut taken) = (Buffer::new(), Vec::new());
-        buffer.append(true, line("a\n"));
-        buffer.append(false, line("b\n"));
+    fn the_log_thread_sleeps_on_where_somebody_writes_himself() {
+        let buffer = Arc::new(Buffer::new());
+        let (done, log) = (Arc::new(std::sync::atomic::AtomicBool::new(false)), Arc::clone(&buffer));
+        let has_woken = Arc::clone(&done);
+        let thread = thread::spawn(move || {
+            log.wait();
+            has_woken.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        while buffer.lock().rest != Rest::Idle {
+            thread::yield_now();
+        }
+        buffer.append(By::Writer, line("a\n"));
+        thread::sleep(GATHERING * 10);
+        assert!(!done.load(std::sync::atomic::Ordering::SeqCst));
+        buffer.append(By::MayWait, line("b\n"));
+        thread.join().unwrap();
+        let mut taken = Vec::new();
         buffer.take(&mut taken);
         assert_eq!(taken, b"a\nb\n");
-        buffer.append(true, line("c\n"));
+    }
+
+    #[test]
+    fn lines_are_taken_together_and_in_order() {
+        let (buffer, mut taken) = (Buffer::new(), Vec::new());
+        buffer.append(By::MayWait, line("a\n"));
+        buffer.append(By::MayNotWait, line("b\n"));
+        buffer.take(&mut taken);
+        assert_eq!(taken, b"a\nb\n");
+        buffer.append(By::MayWait, line("c\n"));
         buffer.take(&mut taken);
         assert_eq!(taken, b"c\n");
     }
@@ -155,12 +190,12 @@ mod tests {
     #[test]
     fn who_may_not_wait_drops_and_the_next_line_says_how_many() {
         let (buffer, mut taken) = (Buffer::new(), Vec::new());
-        buffer.append(true, |octets, _| octets.resize(WAITING_MAX, b'x'));
-        buffer.append(false, line("lost\n"));
-        buffer.append(false, line("lost\n"));
+        buffer.append(By::MayWait, |octets, _| octets.resize(WAITING_MAX, b'x'));
+        buffer.append(By::MayNotWait, line("lost\n"));
+        buffer.append(By::MayNotWait, line("lost\n"));
         buffer.take(&mut taken);
-        buffer.append(false, line("kept\n"));
-        buffer.append(false, line("last\n"));
+        buffer.append(By::MayNotWait, line("kept\n"));
+        buffer.append(By::MayNotWait, line("last\n"));
         buffer.take(&mut taken);
         assert_eq!(taken, b"2 dropped\nkept\nlast\n");
     }
@@ -168,9 +203,9 @@ mod tests {
     #[test]
     fn who_may_wait_waits_for_room() {
         let (buffer, mut taken) = (Arc::new(Buffer::new()), Vec::new());
-        buffer.append(true, |octets, _| octets.resize(WAITING_MAX, b'x'));
+        buffer.append(By::MayWait, |octets, _| octets.resize(WAITING_MAX, b'x'));
         let waiting = Arc::clone(&buffer);
-        let writer = thread::spawn(move || waiting.append(true, line("late\n")));
+        let writer = thread::spawn(move || waiting.append(By::MayWait, line("late\n")));
         buffer.take(&mut taken);
         assert_eq!(taken.len(), WAITING_MAX);
         writer.join().unwrap();
@@ -195,13 +230,13 @@ mod tests {
         });
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..LINES).for_each(|_| buffer.append(true, line("x\n"))));
+                scope.spawn(|| (0..LINES).for_each(|_| buffer.append(By::MayWait, line("x\n"))));
             }
         });
         buffer.flush();
         assert_eq!(written.lock().unwrap().len(), 4 * LINES * 2);
         drop(sender);
-        buffer.append(true, line("end\n"));
+        buffer.append(By::MayWait, line("end\n"));
         logger.join().unwrap();
     }
 }

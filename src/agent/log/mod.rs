@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{Level, Log, Metadata, Record};
 
-use self::buffer::Buffer;
+use self::buffer::{Buffer, By};
 use self::mail::MailSocket;
 pub use self::mail::{Facility, MailLog, MailLogTarget};
 use self::target::{Date, Front, Target};
@@ -49,6 +49,8 @@ const DROPPED: &str = " log lines dropped";
 
 thread_local! {
     static MAY_NOT_WAIT: Cell<bool> = const { Cell::new(false) };
+    /// The thread is about to write what it logs.
+    static WRITES: Cell<bool> = const { Cell::new(false) };
     /// Each thread puts its lines together in a place of its own.
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
@@ -222,6 +224,15 @@ impl OpenMailLog {
         open_mail_log(&log, filter("info")).1
     }
 
+    /// Does what logs, and writes its lines as soon as it is done, see [`OpenMailLog::write_now`].
+    pub fn writing<R>(&self, log: impl FnOnce() -> R) -> R {
+        WRITES.set(true);
+        let result = log();
+        WRITES.set(false);
+        self.write_now();
+        result
+    }
+
     /// Writes all that was logged so far, here and now: what somebody else logs from what he hears next comes behind it.
     /// Where whoever reads the log hangs, this takes as long as the log waits for him.
     pub fn write_now(&self) {
@@ -318,7 +329,14 @@ impl AgentLog {
             known @ (LMTP | SMTP | QMGR | PICKUP | BOUNCE) => &known["lastmile::".len()..],
             _ => "agent",
         };
-        self.lines.append(!MAY_NOT_WAIT.get(), |octets, dropped| {
+        let by = if WRITES.get() {
+            By::Writer
+        } else if MAY_NOT_WAIT.get() {
+            By::MayNotWait
+        } else {
+            By::MayWait
+        };
+        self.lines.append(by, |octets, dropped| {
             let mut look = locked(&self.look);
             if dropped > 0 {
                 let said = format!("warning: {dropped}{DROPPED}");

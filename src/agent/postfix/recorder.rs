@@ -223,13 +223,19 @@ impl Observer for Recorder<'_> {
 
     fn settled(&mut self, settled: Vec<Settled>) {
         let now = now();
-        for Settled { position, outcome, .. } in settled {
-            let reason = outcome.reason();
-            if !matches!(outcome, Outcome::Delivered(_)) && is_about_protocol(reason) {
-                self.protocol_error(&reason.text);
+        let is_sent = |settled: &Settled| matches!(settled.outcome, Outcome::Delivered(_));
+        let (log, are_sent) = (&self.context.log, settled.iter().all(is_sent));
+        let settle = || {
+            for Settled { position, outcome, .. } in settled {
+                let reason = outcome.reason();
+                if !matches!(outcome, Outcome::Delivered(_)) && is_about_protocol(reason) {
+                    self.protocol_error(&reason.text);
+                }
+                self.settle(position, &outcome, now);
             }
-            self.settle(position, &outcome, now);
-        }
+        };
+        // Of most mail nobody has to be told, so that its lines are soon together. Others may wait for a daemon.
+        if are_sent { log.writing(settle) } else { settle() }
     }
 
     fn note(&mut self, text: &str) {
