@@ -2,7 +2,8 @@
 //!
 //! - Owns: the grammar that we accept, quoting, and what can never be in an address.
 //! - Leaves to others: routing (`config`), rewriting at submission (`cli`).
-//! - Always true: no address holds CR, LF or NUL, and none is longer than [`ADDRESS_LENGTH_MAX`] octets.
+//! - Always true: no address holds CR, LF or NUL, and none is longer than [`ADDRESS_LENGTH_MAX`] octets. Only one from
+//!   another mail system's queue may have an empty local part.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,9 +49,21 @@ pub enum BadAddress {
 impl Address {
     /// Puts an address together from a local part without quotes and a domain (`""` for none).
     pub fn from_parts(local: &str, domain: &str) -> Result<Self, BadAddress> {
-        if local.is_empty() {
-            return Err(if domain.is_empty() { BadAddress::Empty } else { BadAddress::Incomplete });
+        match (local, domain) {
+            ("", "") => Err(BadAddress::Empty),
+            ("", _) => Err(BadAddress::Incomplete),
+            _ => Self::checked(local, domain),
         }
+    }
+
+    /// The same for an address that another mail system has taken and keeps in its queue: there, `""@domain`, which
+    /// RFC 5321 allows, is one too. It goes on as it came.
+    pub fn from_foreign_queue(local: &str, domain: &str) -> Result<Self, BadAddress> {
+        if domain.is_empty() { Self::from_parts(local, domain) } else { Self::checked(local, domain) }
+    }
+
+    /// Puts an address together of which one part may be empty.
+    fn checked(local: &str, domain: &str) -> Result<Self, BadAddress> {
         if local.len() + domain.len() + 1 > ADDRESS_LENGTH_MAX {
             return Err(BadAddress::TooLong);
         }
@@ -255,6 +268,24 @@ mod tests {
             assert_eq!(text.parse::<Address>().unwrap_err(), why, "{text:?}");
         }
         assert_eq!("a".repeat(1001).parse::<Address>().unwrap_err(), BadAddress::TooLong);
+    }
+
+    #[test]
+    fn only_a_foreign_queue_has_addresses_without_a_local_part() {
+        let address = Address::from_foreign_queue("", "x").unwrap();
+        assert_eq!((address.to_string().as_str(), address.unquoted()), ("\"\"@x", "@x"));
+        assert_eq!((address.local_part(), address.domain()), ("", "x"));
+        assert_eq!(Address::from_foreign_queue("a b", "x"), Address::from_parts("a b", "x"));
+        for (parts, why) in [
+            (("", ""), BadAddress::Empty),
+            (("", "x y"), BadAddress::Character),
+            (("", "x\n"), BadAddress::Control),
+            (("a\0", "x"), BadAddress::Control),
+        ] {
+            assert_eq!(Address::from_foreign_queue(parts.0, parts.1).unwrap_err(), why, "{parts:?}");
+        }
+        assert_eq!(Address::from_parts("", "x").unwrap_err(), BadAddress::Incomplete);
+        assert_eq!("\"\"@x".parse::<Address>().unwrap_err(), BadAddress::Incomplete);
     }
 
     #[test]

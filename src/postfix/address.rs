@@ -77,7 +77,7 @@ pub enum Unusable {
     Bad(#[from] BadAddress),
 }
 
-/// An address, as our own noun.
+/// An address, as our own noun. Postfix takes `""@x` and keeps it as `@x`.
 pub fn to_address(address: &[u8]) -> Result<Address, Unusable> {
     let (local, domain) = split(address);
     let text = |octets| std::str::from_utf8(octets).map_err(|_| Unusable::NotUtf8);
@@ -86,7 +86,7 @@ pub fn to_address(address: &[u8]) -> Result<Address, Unusable> {
     if domain == "@" {
         return Err(BadAddress::Incomplete.into());
     }
-    Ok(Address::from_parts(local, domain.strip_prefix('@').unwrap_or_default())?)
+    Ok(Address::from_foreign_queue(local, domain.strip_prefix('@').unwrap_or_default())?)
 }
 
 /// A sender, as our own noun; an empty one is null.
@@ -165,12 +165,14 @@ mod tests {
 
     #[test]
     fn what_our_nouns_hold_is_said_as_postfix_says_it() {
-        for raw in ["u@x.example", "a b@x", "a..b@x", "at@in@x", "tab\tx@x", "\u{e9}@\u{e9}.example", "u"] {
+        let quoted = ["a b@x", "a..b@x", "at@in@x", "tab\tx@x", "@x", "@@x"];
+        for raw in ["u@x.example", "\u{e9}@\u{e9}.example", "u"].into_iter().chain(quoted) {
             let address = to_address(raw.as_bytes()).unwrap();
             assert_eq!(address.to_string(), shown(raw.as_bytes(), Form::Envelope), "{raw:?}");
         }
         assert!(to_sender(b"").unwrap().is_null());
         assert_eq!(to_sender(b"s@x").unwrap().to_string(), "s@x");
+        assert_eq!(to_sender(b"@x").unwrap().to_string(), "\"\"@x");
     }
 
     #[test]
@@ -182,7 +184,8 @@ mod tests {
             (b"u\r\n@x", BadAddress::Control.into()),
             (b"u\0@x", BadAddress::Control.into()),
             (b"u@x\n", BadAddress::Control.into()),
-            (b"@x", BadAddress::Incomplete.into()),
+            (b"@", BadAddress::Incomplete.into()),
+            (b"@x y", BadAddress::Character.into()),
             (b"u@", BadAddress::Incomplete.into()),
             (b"", BadAddress::Empty.into()),
             (&[b'a'; 1001], BadAddress::TooLong.into()),

@@ -1,8 +1,10 @@
 //! What qmgr(8) is told of a request, octet by octet, and what is in the queue file then.
 
+use lastmile::mail::Server;
 use lastmile::sink::Extension;
 
 use super::queue::{CONTENT, Caller, DONE, KEPT, Message, RELAY, Site, Wish, is_locked, kept_and_spared};
+use crate::support::{ScriptedPeer, Step};
 
 /// Nobody listens there.
 const NOWHERE: &str = "unix:private/nobody";
@@ -205,6 +207,41 @@ fn addresses_that_cannot_be_said_are_returned_beside_those_that_can() {
     let message = Message::write_octets(&path, "3C0A1", &[b"a@example.org", b"b\xff@example.org"]);
     assert_eq!(site.deliver(&message), KEPT);
     assert_eq!(message.records(), "DR");
+}
+
+/// A server that takes one message to one recipient in these commands.
+fn server_hearing(site: &Site, mail: &str, rcpt: &str) -> ScriptedPeer {
+    let say = |reply: &str| Step::Say(format!("{reply}\r\n").into_bytes());
+    let hear = |command: &str| Step::Hear(command.to_owned());
+    let mut steps = vec![Step::Accept, say("220 ready"), hear("LHLO mx.example.org"), say("250 hello")];
+    for command in [mail, rcpt] {
+        steps.extend([hear(command), say("250 ok")]);
+    }
+    let message = [hear("DATA"), say("354 go ahead"), Step::HearMessage(None), say("250 2.0.0 stored")];
+    steps.extend(message);
+    let path = site.master.queue().join("private/lmtp");
+    let contents = vec![CONTENT.as_bytes().to_vec()];
+    ScriptedPeer::start(&Server::Unix(path), (1..).zip(steps).collect(), contents).unwrap()
+}
+
+#[test]
+fn an_address_without_a_local_part_goes_on_as_it_came() {
+    for (sender, recipient, mail, rcpt) in [
+        (&b"s@x.example"[..], "@example.org", "MAIL FROM:<s@x.example>", "RCPT TO:<\"\"@example.org>"),
+        (b"@x.example", "a@example.org", "MAIL FROM:<\"\"@x.example>", "RCPT TO:<a@example.org>"),
+    ] {
+        let mut site = Site::start("");
+        let server = server_hearing(&site, mail, rcpt);
+        let message = site.queue("3C0A1", &[recipient]);
+        assert_eq!(site.ask(&message, &Wish { sender, ..Wish::default() }), DONE, "{mail} {rcpt}");
+        let (_, written) = rcpt.split_once(':').unwrap();
+        let line = site.line_of(&message, written.trim_matches(['<', '>']));
+        assert!(line.contains("status=sent (250 2.0.0 stored)"), "{line}");
+        assert_eq!(message.records(), "D");
+        // The service closes its connection when it ends.
+        drop(site);
+        server.finish().unwrap();
+    }
 }
 
 #[test]
