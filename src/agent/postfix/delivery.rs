@@ -15,7 +15,7 @@ use super::recorder::Recorder;
 use crate::agent::log::OpenMailLog;
 use crate::agent::prepend;
 use crate::agent::source::Source;
-use crate::config::{Transport, service_port};
+use crate::config::Transport;
 use crate::mail::{Batch, Destination, EnhancedStatus, Outcome, PostfixNexthops, Reason};
 use crate::net::{CachedConnection, Delivered, Delivery, Observer, Peer};
 use crate::postfix::address::{self, Form};
@@ -69,7 +69,7 @@ impl Context {
             transport: &self.transport.name,
             protocol: self.transport.protocol,
             default_port: self.transport.tcp_port,
-            port_of: service_port,
+            port_of: |name: &str| self.settings.known_ports.port_of(name),
         };
         let relays = &self.settings.fallback_relay;
         // A socket has no other servers behind it.

@@ -5,12 +5,14 @@
 //! - Always true: everything wrong is told at once; nothing that changes what becomes of mail is passed over in silence.
 
 mod main_cf;
+mod ports;
 mod postconf;
 mod settings;
 pub mod table;
 mod transport;
 mod values;
 
+pub use ports::KnownPorts;
 pub use postconf::Source;
 pub use settings::{ConnectionCache, Notices, Settings, TableNames};
 pub use values::{Problems, Values};

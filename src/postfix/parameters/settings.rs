@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::main_cf;
+use super::ports::KnownPorts;
 use super::postconf::{self, PostconfError, Source};
 use super::table::{self, Scope};
 use super::transport;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub notices: Notices,
     /// How log lines are written.
     pub line_format: LineFormat,
+    /// Names of ports.
+    pub known_ports: KnownPorts,
     /// Where mail goes that no server of a TCP destination takes: destinations as in a next hop.
     pub fallback_relay: Vec<String>,
     /// Which connections are kept.
@@ -172,11 +175,18 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
         false => Err("a path that begins with / is needed".to_owned()),
     });
     let connection_cache = connection_cache(reader, protocol);
+    let known_ports = reader.parsed("known_tcp_ports", "", KnownPorts::parse).unwrap_or_default();
     let max_idle = Some(reader.time("max_idle", "100s")).filter(|time| !time.is_zero());
     let mut warnings = Vec::new();
     let transport = transport::read(
         reader,
-        &transport::Given { protocol, flags, max_idle: max_idle.unwrap_or(TIME_MAX), connection_cache },
+        &transport::Given {
+            protocol,
+            flags,
+            max_idle: max_idle.unwrap_or(TIME_MAX),
+            connection_cache,
+            known_ports: &known_ports,
+        },
         &mut warnings,
     )?;
     let name = transport.name.clone();
@@ -212,6 +222,7 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
         notices: notices(reader),
         line_format: line_format(reader),
         fallback_relay: fallback_relay(reader, protocol, &name),
+        known_ports,
         connection_cache,
         tables: table_names(reader, protocol, connection_cache),
         transport: name,

@@ -8,12 +8,12 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use super::ports::KnownPorts;
 use super::settings::ConnectionCache;
 use super::table::name;
 use super::values::{Reader, TIME_MAX, elements};
 use crate::config::{
     AddressOrder, Config, EightBit, Family, Flags, Habits, InetProtocols, Timeout, Timeouts, Transport,
-    service_port,
 };
 use crate::mail::{Protocol, TransportName};
 
@@ -25,7 +25,7 @@ const LINE_LENGTH_MIN: u64 = 16;
 const CONNECT_MAX: Duration = Duration::from_secs(300);
 
 /// What a transport depends on beside its parameters.
-pub(super) struct Given {
+pub(super) struct Given<'a> {
     /// What is spoken.
     pub(super) protocol: Protocol,
     /// Of the service's command line.
@@ -34,10 +34,16 @@ pub(super) struct Given {
     pub(super) max_idle: Duration,
     /// Which connections are kept.
     pub(super) connection_cache: ConnectionCache,
+    /// Names of ports.
+    pub(super) known_ports: &'a KnownPorts,
 }
 
 /// Reads the transport; sentences for the log go to `warnings`.
-pub(super) fn read(reader: &mut Reader<'_>, given: &Given, warnings: &mut Vec<String>) -> Option<Transport> {
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    given: &Given<'_>,
+    warnings: &mut Vec<String>,
+) -> Option<Transport> {
     let protocol = given.protocol;
     let known: TransportName = protocol.to_string().parse().ok()?;
     let mut transport = Transport::clone(Config::default().transport(&known)?);
@@ -183,7 +189,7 @@ impl<'v> Parameters<'_, 'v> {
     }
 
     /// How connections are made, kept and closed.
-    fn read_connection(&mut self, transport: &mut Transport, given: &Given) {
+    fn read_connection(&mut self, transport: &mut Transport, given: &Given<'_>) {
         transport.cache_connection = true;
         let idle = self.reader.time(&name(self.protocol, "connection_cache_time_limit"), "2s");
         transport.max_idle = match given.connection_cache {
@@ -193,7 +199,8 @@ impl<'v> Parameters<'_, 'v> {
         transport.max_use = self.max_use();
         transport.skip_quit_response = self.yes("skip_quit_response", self.protocol == Protocol::Smtp);
         let default = if self.protocol == Protocol::Lmtp { "24" } else { "smtp" };
-        transport.tcp_port = self.parsed("tcp_port", default, tcp_port).unwrap_or(transport.tcp_port);
+        let port = self.parsed("tcp_port", default, |text| tcp_port(text, given.known_ports));
+        transport.tcp_port = port.unwrap_or(transport.tcp_port);
         transport.inet_protocols =
             self.reader.parsed("inet_protocols", "all", inet_protocols).unwrap_or(InetProtocols::All);
         transport.bind_address = self.bind_addresses(transport.inet_protocols);
@@ -280,18 +287,18 @@ fn bare(address: &str) -> &str {
 }
 
 /// A port by number or by the name of its service.
-fn tcp_port(text: &str) -> Result<NonZeroU16, String> {
+fn tcp_port(text: &str, known_ports: &KnownPorts) -> Result<NonZeroU16, String> {
     let port = match text.parse::<u64>() {
         Ok(number) => u16::try_from(number).ok().and_then(NonZeroU16::new),
         // Small systems have no list of services.
-        Err(_) => service_port(text).or(match text {
+        Err(_) => known_ports.port_of(text).or(match text {
             "smtp" => NonZeroU16::new(25),
             "lmtp" => NonZeroU16::new(24),
             _ => None,
         }),
     };
     port.ok_or_else(|| {
-        "a port from 1 to 65535, or the name of a service in /etc/services, is needed".to_owned()
+        "a port from 1 to 65535, or a name in known_tcp_ports or /etc/services, is needed".to_owned()
     })
 }
 
@@ -410,7 +417,8 @@ mod tests {
         for (text, port) in
             [("24", Some(24)), ("smtp", Some(25)), ("lmtp", Some(24)), ("65536", None), ("", None)]
         {
-            assert_eq!(tcp_port(text).ok().map(NonZeroU16::get), port, "{text:?}");
+            let found = tcp_port(text, &KnownPorts::default());
+            assert_eq!(found.ok().map(NonZeroU16::get), port, "{text:?}");
         }
     }
 

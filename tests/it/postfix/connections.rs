@@ -142,6 +142,25 @@ fn the_next_server_of_a_list_or_the_fallback_relay_takes_what_the_first_does_not
 }
 
 #[test]
+fn a_next_hop_may_name_its_port() {
+    let refused = refusing();
+    // The port is known only once the server listens; the queue directory of another service does as well.
+    let (_server, port) = tcp_server(&Site::start(""));
+    let mut site = Site::start(&format!("known_tcp_ports = smtp={refused}, mine=lmtp={port}"));
+    for (id, nexthop) in [("3C0A1", "inet:127.0.0.1:mine"), ("3C0A2", "[127.0.0.1]:lmtp")] {
+        let message = site.queue(id, &["a@example.org"]);
+        assert_eq!(site.ask(&message, &Wish { nexthop, ..Wish::default() }), DONE);
+        let line = site.line_of(&message, "a@example.org");
+        assert!(line.contains(&format!(" relay=127.0.0.1[127.0.0.1]:{port}, ")), "{line}");
+    }
+    // What main.cf says comes before services(5).
+    let message = site.queue("3C0A3", &["a@example.org"]);
+    site.ask(&message, &Wish { nexthop: "[127.0.0.1]:smtp", ..Wish::default() });
+    let line = site.line_of(&message, "a@example.org");
+    assert!(line.contains(&format!("connect to 127.0.0.1[127.0.0.1]:{refused}: ")), "{line}");
+}
+
+#[test]
 fn a_keyword_is_overlooked_by_the_address_of_the_server() {
     for (address, reports) in [("127.0.0.1", 1), ("127.0.0.2", 0)] {
         let site =

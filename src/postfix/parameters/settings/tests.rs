@@ -169,6 +169,18 @@ fn a_next_hop_without_a_port_has_the_one_of_main_cf() {
 }
 
 #[test]
+fn ports_have_the_names_that_main_cf_gives_them() {
+    let port = |values: &Values, protocol| settings(values, protocol).client.tcp_port.get();
+    let values = least().with("known_tcp_ports", "smtp=2525, mine=also-mine=2424");
+    assert_eq!(port(&values.clone().with("lmtp_tcp_port", "also-mine"), Protocol::Lmtp), 2424);
+    // The default of smtp(8) is a name.
+    assert_eq!(port(&values, Protocol::Smtp), 2525);
+    // Postfix 3.5 has none of them.
+    let told = problems(&least().with("lmtp_tcp_port", "mine"), Protocol::Lmtp);
+    assert!(told.starts_with("lmtp_tcp_port = mine: "), "{told}");
+}
+
+#[test]
 fn zero_is_no_limit() {
     let zeros =
         ["lmtp_mail_timeout", "lmtp_connection_reuse_time_limit", "max_idle", "lmtp_mx_address_limit"];
@@ -208,6 +220,7 @@ fn values_that_cannot_be_are_told_all_at_once() {
         ("lmtp_connect_timeout", "5x"),
         ("lmtp_tcp_port", "0"),
         ("lmtp_tcp_port", "no such service"),
+        ("known_tcp_ports", "lmtp=24 smtp=25"),
         ("lmtp_line_length_limit", "15"),
         ("lmtp_bind_address", "::1"),
         ("lmtp_bind_address6", "127.0.0.1"),

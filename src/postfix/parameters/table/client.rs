@@ -85,7 +85,8 @@ pub(super) const ROWS: &[Row] = &[
     honoured(
         &[parameter!("tcp_port")],
         "2424",
-        "the port of a next hop that names none: a number, or a name in /etc/services",
+        "the port of a next hop that names none: a number, or a name in known_tcp_ports or \
+         /etc/services",
     ),
     honoured(&[parameter!("address_preference")], "ipv6", "which family of addresses is tried first"),
     honoured(

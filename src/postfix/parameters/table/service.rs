@@ -123,6 +123,11 @@ pub(super) const ROWS: &[Row] = &[
         "the address to connect from where no other is set, if it is only one of its family and none of the loopback",
     ),
     honoured(
+        &[parameter!(any "known_tcp_ports")],
+        "lmtp=2424, smtp=2525",
+        "names of ports, which come before those in /etc/services",
+    ),
+    honoured(
         &[parameter!(any "debug_peer_list")],
         "mx.example",
         "servers whose conversations are logged: names, addresses and socket paths; patterns are passed over with a \
