@@ -210,8 +210,9 @@ impl SevenBit {
     /// Ends a header, at an empty line or at one that is no field.
     fn end_header(&mut self, at_empty_line: bool, wire: &mut Wire<'_>) {
         self.label(wire);
-        // What is in a multipart or in a message has labels of its own.
-        self.is_eight_bit &= !self.kind.has_parts();
+        // What is in a multipart or in a message has labels of its own. A line that is no field belongs to no part and
+        // to no message's header: it has only the label that is written above, and is encoded up to the next boundary.
+        self.is_eight_bit &= !(at_empty_line && self.kind.has_parts());
         let was = std::mem::replace(&mut self.place, Place::Body);
         if !at_empty_line && was == Place::Header {
             wire.push(Text::Line, b"");

@@ -67,6 +67,12 @@ fn a_message_in_a_message_has_its_own_header() {
         "Content-Type: message/rfc822\nContent-Transfer-Encoding: 7bit\n\n\
          Content-Transfer-Encoding: quoted-printable\n\n=E9\n",
     );
+    // The header of one with international addresses has UTF-8, which a label of 7bit would belie. It may be encoded as
+    // a whole (RFC 6532 section 3.7).
+    check(
+        b"Content-Type: message/global\nContent-Transfer-Encoding: 8bit\n\nSubject: \xe9\n\n\xe9\n",
+        "Content-Type: message/global\nContent-Transfer-Encoding: quoted-printable\n\nSubject: =E9\n\n=E9\n",
+    );
     // One that is cut into parts has no header that could be read.
     check(
         b"Content-Type: message/partial\nContent-Transfer-Encoding: 8bit\n\nContent-Transfer-Encoding: 8bit\n\xe9\n",
@@ -83,8 +89,17 @@ fn a_header_that_ends_in_garbage_keeps_its_label_true() {
     );
     check(
         b"Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: 8bit\ngarbage \xe9\n--b\ngarbage \xe9\n",
-        "Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: 7bit\n\ngarbage \\xe9\n--b\n\
+        "Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: 7bit\n\ngarbage =E9\n--b\n\
          garbage \\xe9\n",
+    );
+    // Nothing in 8 bits is left over, neither before the parts nor in them, and not in what should be a message.
+    check(
+        b"Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: 8bit\ngarbage\n\n\xe9\n--b\n\
+          Content-Transfer-Encoding: 8bit\n\n\xe9\n--b\nContent-Type: message/rfc822\n\
+          Content-Transfer-Encoding: 8bit\ngarbage \xe9\n--b--\n",
+        "Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: 7bit\n\ngarbage\n\n=E9\n--b\n\
+         Content-Transfer-Encoding: quoted-printable\n\n=E9\n--b\nContent-Type: message/rfc822\n\
+         Content-Transfer-Encoding: 7bit\ngarbage =E9\n--b--\n",
     );
 }
 

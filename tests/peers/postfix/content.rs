@@ -172,7 +172,14 @@ fn eight_bits_become_seven_where_the_server_has_no_more() {
              erster Teil: ä \n--b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: 8bit\n\nSubject: inner\n\
              {text}\ninnen: ö\n--b\nContent-Type: text/plain\n\nplain\n--b--\nepilogue\n"
         );
+        let garbage = format!(
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\
+             Content-Transfer-Encoding: 8bit\nno field: é\n\nkeine Nachricht: ä\n--b\n\
+             Content-Type: multipart/mixed; boundary=c\nContent-Transfer-Encoding: 8bit\nno field é\n\nvor den \
+             Teilen: ä\n--c\n{text}\nTeil: ö\n--c--\n--b--\n"
+        );
         for (name, rest) in [
+            ("garbage", format!("MIME-Version: 1.0\n{garbage}")),
             ("text", format!("MIME-Version: 1.0\n{text}\n{long}.ü\n ü \n\n=\n")),
             ("binary", format!("MIME-Version: 1.0\n{}\nbinär\n", text.replace("8bit", "binary"))),
             ("no-end", format!("MIME-Version: 1.0\n{text}\nohne Ende: ä")),
