@@ -219,6 +219,7 @@ fn server_hearing(site: &Site, mail: &str, rcpt: &str) -> ScriptedPeer {
     }
     let message = [hear("DATA"), say("354 go ahead"), Step::HearMessage(None), say("250 2.0.0 stored")];
     steps.extend(message);
+    steps.push(Step::HearClose { may_quit: true });
     let path = site.master.queue().join("private/lmtp");
     let contents = vec![CONTENT.as_bytes().to_vec()];
     ScriptedPeer::start(&Server::Unix(path), (1..).zip(steps).collect(), contents).unwrap()
