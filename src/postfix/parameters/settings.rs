@@ -16,7 +16,7 @@ use super::table::{self, Scope};
 use super::transport;
 use super::values::{Problems, Reader, TIME_MAX, Values};
 use crate::config::{Config, Flags, NotifyClasses, Transport};
-use crate::mail::{Nexthop, Protocol, Resolution, TransportName};
+use crate::mail::{PostfixNexthops, Protocol, Resolution, TransportName};
 use crate::postfix::queue_file::Layout;
 use crate::postfix::report::{AddressFormat, LineFormat, ServiceNames};
 use crate::postfix::request::Release;
@@ -221,7 +221,7 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
         address_verify_negative_cache: reader.yes("address_verify_negative_cache", true),
         notices: notices(reader),
         line_format: line_format(reader),
-        fallback_relay: fallback_relay(reader, protocol, &name),
+        fallback_relay: fallback_relay(reader, &client, &known_ports),
         known_ports,
         connection_cache,
         tables: table_names(reader, protocol, connection_cache),
@@ -308,14 +308,21 @@ fn line_format(reader: &mut Reader<'_>) -> LineFormat {
 }
 
 /// The relays, each a TCP server that a next hop could name.
-fn fallback_relay(reader: &mut Reader<'_>, protocol: Protocol, transport: &TransportName) -> Vec<String> {
-    let name = table::name(protocol, "fallback_relay");
+/// The relays, each as a next hop has it.
+fn fallback_relay(reader: &mut Reader<'_>, client: &Transport, ports: &KnownPorts) -> Vec<String> {
+    let name = table::name(client.protocol, "fallback_relay");
     let relays = reader.list(&name, "");
+    let nexthops = PostfixNexthops {
+        transport: &client.name,
+        protocol: client.protocol,
+        default_port: client.tcp_port,
+        port_of: |name: &str| ports.port_of(name),
+    };
     for relay in &relays {
         if relay.starts_with("unix:") || relay.starts_with('/') {
             reader.refuse(&name, format!("{relay} is a UNIX socket, and only TCP servers can take over"));
-        } else if let Err(error) = Nexthop::of(transport.clone(), relay) {
-            reader.refuse(&name, error);
+        } else if let Err(reason) = nexthops.destination(relay) {
+            reader.refuse(&name, reason.text);
         }
     }
     relays

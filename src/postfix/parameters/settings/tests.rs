@@ -247,6 +247,18 @@ fn values_that_cannot_be_are_told_all_at_once() {
 }
 
 #[test]
+fn fallback_relays_are_written_as_next_hops() {
+    let relays = "[relay.example], [192.0.2.1]:2525 [other.example]:submission";
+    for protocol in PROTOCOLS {
+        let values = least().with(&table::name(protocol, "fallback_relay"), relays);
+        let values = values.with("known_tcp_ports", "submission=587");
+        assert_eq!(settings(&values, protocol).fallback_relay.len(), 3);
+    }
+    let told = problems(&least().with("smtp_fallback_relay", "relay.example"), Protocol::Smtp);
+    assert!(told.contains("relay.example") && told.contains("MX"), "{told}");
+}
+
+#[test]
 fn a_security_level_of_none_overrules_older_parameters() {
     let values = least().with("lmtp_use_tls", "yes").with("lmtp_enforce_tls", "yes");
     assert_eq!(problems(&values, Protocol::Lmtp).lines().count(), 2);
