@@ -121,6 +121,9 @@ impl<S: Source> Crew<S> {
     /// Starts another worker in the place of one that has panicked: it reads the same mailbox. Where that is not possible
     /// now, [`Crew::take_on_missing`] tries again, and the batches that waited for it come back.
     pub fn take_on(&mut self, worker: WorkerId) -> Result<(), Vec<S::Order>> {
+        if self.members[worker.0].is_dismissed {
+            return Ok(());
+        }
         let Err(error) = self.start_again(worker) else { return Ok(()) };
         log::error!(
             "no other worker can be started: {error}; the pool is one smaller, tried again in a minute"
@@ -156,16 +159,22 @@ impl<S: Source> Crew<S> {
         Ok(())
     }
 
-    /// Workers without a batch who are not dismissed.
+    /// Workers who are there, without a batch.
     pub fn idle(&self) -> Vec<WorkerId> {
-        let is_idle = |member: &Member<S::Order>| member.batches == 0 && !member.is_dismissed;
-        let numbered = self.members.iter().enumerate();
-        numbered.filter(|(_, member)| is_idle(member)).map(|(number, _)| WorkerId(number)).collect()
+        let numbered = self.members.iter().enumerate().map(|(number, member)| (WorkerId(number), member));
+        let is_idle =
+            |(worker, member): &(WorkerId, &Member<S::Order>)| member.batches == 0 && self.is_there(*worker);
+        numbered.filter(is_idle).map(|(worker, _)| worker).collect()
     }
 
-    /// Workers who are not dismissed.
+    /// Workers who are there.
     pub fn count(&self) -> usize {
-        self.members.iter().filter(|member| !member.is_dismissed).count()
+        (0..self.members.len()).filter(|number| self.is_there(WorkerId(*number))).count()
+    }
+
+    /// Neither dismissed nor waiting to be started again.
+    fn is_there(&self, worker: WorkerId) -> bool {
+        !self.members[worker.0].is_dismissed && !self.missing.contains(&worker)
     }
 
     /// Lets an idle worker say goodbye to its server and end. Whoever hands batches over must forget it before.

@@ -4,7 +4,7 @@
 //! - Leaves to others: the conversation (`connection`), which batch comes next (`queue`).
 //! - Always true: a batch is sent again only where the server cannot have it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -182,42 +182,64 @@ impl CachedConnection {
     /// [`CachedConnection::say_goodbye`] is due.
     pub fn deliver(&mut self, delivery: &Delivery<'_>, observer: &mut dyn Observer) -> Delivered {
         let Delivery { batch, transport, .. } = *delivery;
-        let mut pending: Vec<&Recipient> = batch.recipients().iter().collect();
-        let (mut may_retry, mut first_server) = (true, 0);
+        let last_server = transport.habits.fail_over.then(|| batch.destination().servers().len() - 1);
+        let mut round =
+            Round { recipients: batch.recipients().iter().collect(), first_server: 0, may_retry: true };
         // A transaction has come to its end: whatever breaks now, the destination is alive.
         let mut is_alive = false;
-        // Whom a server has put off, and the next one of the list may take.
-        let (mut put_off, mut next) = (Vec::new(), 0);
-        // Each turn settles somebody, is the one retry, or gets on in the list of servers.
+        // By the server that has put them off.
+        let mut put_off = BTreeMap::<usize, Vec<&Recipient>>::new();
+        // Each round begins further on in the list for whoever is in it.
         loop {
-            if pending.is_empty() {
-                if put_off.is_empty() {
-                    return Delivered::Reached;
-                }
-                let last = batch.destination().servers().len() - 1;
-                (pending, first_server) = (std::mem::take(&mut put_off), next.min(last));
-                self.close(&|| true);
+            let mut told = PutOff::new(observer, last_server);
+            let delivered = self.deliver_round(round, delivery, &mut is_alive, &mut told);
+            let held = told.into_held();
+            if held.is_empty() && put_off.is_empty() {
+                return delivered;
             }
+            let by_position: HashMap<_, _> = batch.recipients().iter().map(|r| (r.position, r)).collect();
+            for (server, position) in held {
+                put_off.entry(server).or_default().extend(by_position.get(&position));
+            }
+            let Some((server, recipients)) = put_off.pop_first() else { return delivered };
+            self.close(&|| true);
+            round = Round { recipients, first_server: server + 1, may_retry: false };
+        }
+    }
+
+    /// Settles everybody of a round through `observer`.
+    fn deliver_round(
+        &mut self,
+        round: Round<'_>,
+        delivery: &Delivery<'_>,
+        is_alive: &mut bool,
+        observer: &mut PutOff<'_>,
+    ) -> Delivered {
+        let Delivery { batch, transport, .. } = *delivery;
+        let Round { recipients: mut pending, mut first_server, mut may_retry } = round;
+        // Each turn settles somebody, is the one retry, or gets on in the list of servers.
+        while !pending.is_empty() {
             let reused = self.take_fitting(batch.destination(), transport);
             let retry = may_retry && reused.is_some();
             let connection = match reused
                 .map_or_else(|| self.open(batch.destination(), first_server, transport, observer), Ok)
             {
                 Ok(connection) => connection,
-                Err(failure) => return without_connection(batch, &pending, failure, is_alive, observer),
+                Err(failure) => {
+                    observer.no_server_is_left();
+                    return without_connection(batch, &pending, failure, *is_alive, observer);
+                }
             };
             let limit = connection.offered().rcpt_max.unwrap_or(pending.len()).min(pending.len());
             let later = pending.split_off(limit);
-            next = connection.server() + 1;
-            let standing = Standing { retry, is_alive };
+            observer.is_at(connection.server());
+            let standing = Standing { retry, is_alive: *is_alive };
             pending = match self.attempt(connection, delivery, &pending, standing, observer) {
-                Attempted::Done { left_over, put_off: more, has_ended } => {
-                    is_alive |= has_ended;
-                    put_off.extend(more);
+                Attempted::Done { left_over, has_ended } => {
+                    *is_alive |= has_ended;
                     [left_over, later].concat()
                 }
-                Attempted::Unsent { unsettled, put_off: more, try_from } => {
-                    put_off.extend(more);
+                Attempted::Unsent { unsettled, try_from } => {
                     (may_retry, first_server) = (false, try_from);
                     [unsettled, later].concat()
                 }
@@ -227,6 +249,7 @@ impl CachedConnection {
                 }
             };
         }
+        Delivered::Reached
     }
 
     /// The cached connection, if it leads to `destination` and nothing speaks against it. Any other is closed.
@@ -270,10 +293,6 @@ impl CachedConnection {
         let (peer, offered) = (connection.name().to_owned(), connection.offered().clone());
         let each = recipients.iter().copied();
         let mut transaction = Transaction::new(manner, &peer, &offered, batch, each, delivery.message());
-        let goes_on = transport.habits.fail_over;
-        let has_next = goes_on && connection.server() + 1 < batch.destination().servers().len();
-        let mut observer = PutOff::new(observer, has_next);
-        let observer = &mut observer;
         let result = connection.transact(&mut transaction, content, transport, retry, observer);
         match result {
             Ok(()) => {
@@ -289,8 +308,7 @@ impl CachedConnection {
                     let reusable = transaction.is_reusable();
                     self.keep_or_leave(connection, batch.destination(), transport, reusable);
                 }
-                let put_off = among(recipients, observer.positions());
-                Attempted::Done { left_over: transaction.left_over(), put_off, has_ended }
+                Attempted::Done { left_over: transaction.left_over(), has_ended }
             }
             Err(error) => {
                 if error.is_protocol_error() {
@@ -298,6 +316,7 @@ impl CachedConnection {
                     connection.note_break();
                 }
                 self.remember_protocol_error(batch.destination(), manner, &error, observer);
+                let goes_on = transport.habits.fail_over;
                 let next = next_server(&connection, batch.destination(), retry, goes_on, &error);
                 if let Some(try_from) = next {
                     if goes_on && !retry {
@@ -309,8 +328,7 @@ impl CachedConnection {
                     // Replies that had come before it broke stand.
                     observer.settled(transaction.take_settled());
                     observer.conversation(connection.transcript());
-                    let put_off = among(recipients, observer.positions());
-                    return Attempted::Unsent { unsettled: transaction.unsettled(), put_off, try_from };
+                    return Attempted::Unsent { unsettled: transaction.unsettled(), try_from };
                 }
                 if !is_alive && !transaction.unsettled().is_empty() {
                     observer.destination_failed(&error.reason());
@@ -318,12 +336,7 @@ impl CachedConnection {
                 transaction.fail(&error);
                 observer.settled(transaction.take_settled());
                 observer.conversation(connection.transcript());
-                let put_off = among(recipients, observer.positions());
-                if put_off.is_empty() {
-                    Attempted::Broken(error)
-                } else {
-                    Attempted::Done { left_over: Vec::new(), put_off, has_ended: false }
-                }
+                Attempted::Broken(error)
             }
         }
     }
@@ -398,21 +411,22 @@ struct Standing {
     is_alive: bool,
 }
 
-/// How one transaction ended. Whom the server has put off is for the next one of the list.
+/// How one transaction ended.
 enum Attempted<'a> {
     /// All replies were read; the server wants these in a transaction of their own. It `has_ended` unless the server
     /// closed, or had to be left.
-    Done { left_over: Vec<&'a Recipient>, put_off: Vec<&'a Recipient>, has_ended: bool },
+    Done { left_over: Vec<&'a Recipient>, has_ended: bool },
     /// The server cannot have the message for these, and they can be tried again, from this server of the list on.
-    Unsent { unsettled: Vec<&'a Recipient>, put_off: Vec<&'a Recipient>, try_from: usize },
+    Unsent { unsettled: Vec<&'a Recipient>, try_from: usize },
     /// The conversation broke; everybody of the transaction is settled.
     Broken(SessionError),
 }
 
-/// Those of `recipients` who are at `positions`.
-fn among<'a>(recipients: &[&'a Recipient], positions: &[u32]) -> Vec<&'a Recipient> {
-    let positions: BTreeSet<_> = positions.iter().copied().collect();
-    recipients.iter().copied().filter(|recipient| positions.contains(&recipient.position)).collect()
+/// Recipients who are to be tried from one server of the list on.
+struct Round<'a> {
+    recipients: Vec<&'a Recipient>,
+    first_server: usize,
+    may_retry: bool,
 }
 
 /// Where to try again at once after `error`: anywhere if the connection had been used before (`retry`), and further on

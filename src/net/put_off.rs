@@ -15,33 +15,57 @@ use crate::smtp::{Capabilities, Settled};
 /// Stands between a conversation and its observer.
 pub struct PutOff<'o> {
     observer: &'o mut dyn Observer,
-    /// Whether there is another server.
-    has_next: bool,
-    /// Who is held back, by position.
-    positions: Vec<u32>,
+    /// The last one of the list; `None`: nobody is held back.
+    last_server: Option<usize>,
+    /// The one that is spoken to; `None`: there is none any more.
+    server: Option<usize>,
+    /// Who is held back, by position, and at which server.
+    held: Vec<(usize, u32)>,
+    /// The destination's fault, as long as nobody was deferred for it.
+    failure: Option<Reason>,
 }
 
 impl<'o> PutOff<'o> {
-    /// Nobody is held back unless the list `has_next`.
-    pub fn new(observer: &'o mut dyn Observer, has_next: bool) -> Self {
-        Self { observer, has_next, positions: Vec::new() }
+    /// Where the list has a `last_server`, recipients whom another one puts off are held back.
+    pub fn new(observer: &'o mut dyn Observer, last_server: Option<usize>) -> Self {
+        Self { observer, last_server, server: None, held: Vec::new(), failure: None }
     }
 
-    /// Who was held back.
-    pub fn positions(&self) -> &[u32] {
-        &self.positions
+    /// What comes next is this server's doing.
+    pub fn is_at(&mut self, server: usize) {
+        self.server = Some(server);
+    }
+
+    /// All servers have been tried.
+    pub fn no_server_is_left(&mut self) {
+        self.server = None;
+    }
+
+    /// Who was held back, by the server that has put them off and by position.
+    pub fn into_held(self) -> Vec<(usize, u32)> {
+        self.held
+    }
+
+    /// The server that is spoken to, if another one can be tried.
+    fn not_last(&self) -> Option<usize> {
+        self.server.filter(|server| self.last_server.is_some_and(|last| *server < last))
     }
 }
 
 impl Observer for PutOff<'_> {
     fn settled(&mut self, mut settled: Vec<Settled>) {
-        if self.has_next {
-            let is_put_off =
-                |settled: &mut Settled| matches!(settled.outcome, Outcome::Deferred(_)) && !settled.in_doubt;
+        let is_deferred = |settled: &Settled| matches!(settled.outcome, Outcome::Deferred(_));
+        if let Some(server) = self.not_last() {
+            let is_put_off = |settled: &mut Settled| is_deferred(settled) && !settled.in_doubt;
             for Settled { position, outcome, .. } in settled.extract_if(.., is_put_off) {
                 self.observer.note(&outcome.reason().text);
-                self.positions.push(position);
+                self.held.push((server, position));
             }
+        }
+        if settled.iter().any(is_deferred)
+            && let Some(reason) = self.failure.take()
+        {
+            self.observer.destination_failed(&reason);
         }
         self.observer.settled(settled);
     }
@@ -55,7 +79,10 @@ impl Observer for PutOff<'_> {
     }
 
     fn destination_failed(&mut self, reason: &Reason) {
-        self.observer.destination_failed(reason);
+        match self.not_last() {
+            Some(_) => self.failure = Some(reason.clone()),
+            None => self.observer.destination_failed(reason),
+        }
     }
 
     fn keywords_to_discard(&mut self, peer: &Peer) -> io::Result<Option<Vec<String>>> {

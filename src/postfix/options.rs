@@ -182,7 +182,10 @@ impl Options {
             'n' if value.is_empty() => return Err(bad("a service has a name")),
             'n' => self.service = Some(value.to_owned()),
             'o' => self.overrides.push(name_and_value(value).map_err(bad)?),
-            'r' => self.retire = Some(value.parse().map_err(|_| bad("this is no number of seconds"))?),
+            'r' => {
+                let seconds = value.parse().ok().filter(|seconds| *seconds > 0);
+                self.retire = Some(seconds.ok_or_else(|| bad("this is no number of seconds above zero"))?);
+            }
             's' => {
                 let count = value.parse().ok().filter(|count| (1..=SOCKETS_MAX).contains(count));
                 self.sockets = count.ok_or_else(|| bad("this is no number of sockets, which is 1 to 256"))?;
@@ -345,7 +348,8 @@ mod tests {
             (&["-s", "0"], "-s \"0\": this is no number of sockets"),
             (&["-s", "257"], "-s \"257\": this is no number of sockets"),
             (&["-s", "-1"], "-s \"-1\": this is no number of sockets"),
-            (&["-r", "soon"], "-r \"soon\": this is no number of seconds"),
+            (&["-r", "soon"], "-r \"soon\": this is no number of seconds above zero"),
+            (&["-r", "0"], "-r \"0\": this is no number of seconds above zero"),
             (&["-t", "inet"], "-t \"inet\": qmgr(8) finds delivery agents in private/"),
             (&["-t", "pass"], "-t \"pass\": qmgr(8) finds delivery agents in private/"),
         ] {

@@ -227,6 +227,54 @@ fn whom_a_server_puts_off_the_next_one_gets_if_that_is_the_habit() {
 }
 
 #[test]
+fn nobody_who_was_put_off_is_forgotten_or_passes_a_server_over() {
+    let deliver = |site: &Site, names: &[&str], count| {
+        let mut client = client(&site.nexthop(names), &[("pipelining", "no")], &[]);
+        change_habits(&mut client, |habits| habits.fail_over = true);
+        let (_, collector) = deliver_to(&mut client, count, TEXT);
+        let became = outcomes(&collector);
+        assert_eq!(became.len(), count, "{collector:?}");
+        (became.iter().filter(|(outcome, _)| outcome.starts_with("sent ")).count(), collector)
+    };
+    // Puts one off, and breaks off before the other; the last server of the list is down.
+    let says = &["220 hi", "250 hi", "250 ok", "450 4.2.1 busy"];
+    let site = Site::new();
+    site.serve("a", move |socket| recite(&socket, says));
+    assert_eq!(deliver(&site, &["a", "nobody"], 2).0, 0);
+    let site = Site::new();
+    site.serve("a", move |socket| recite(&socket, says));
+    site.oblige("b", OBLIGING);
+    assert_eq!(deliver(&site, &["a", "b", "nobody"], 2).0, 2);
+    // Says goodbye in the middle: no fault of a destination whose next server takes all.
+    let site = Site::new();
+    let says = &["220 hi", "250 hi", "250 ok", "250 ok", "421 4.3.2 bye"];
+    site.serve("a", move |socket| recite(&socket, says));
+    site.oblige("b", OBLIGING);
+    let (sent, collector) = deliver(&site, &["a", "b"], 3);
+    assert_eq!((sent, collector.failed.len()), (3, 0), "{collector:?}");
+    // Takes one at a time: puts the first off, and may have stored the mail of the second.
+    let site = Site::new();
+    let says = &[
+        "220 hi",
+        "250-hi\r\n250 LIMITS RCPTMAX=1",
+        "250 ok",
+        "450 4.2.1 busy",
+        "250 ok",
+        "250 ok",
+        "250 ok",
+        "354 go",
+        "",
+        "",
+        "",
+        "",
+    ];
+    site.serve("a", move |socket| recite(&socket, says));
+    site.oblige("b", OBLIGING);
+    let (sent, collector) = deliver(&site, &["a", "b"], 2);
+    assert_eq!((sent, collector.failed.len()), (1, 0), "{collector:?}");
+}
+
+#[test]
 fn what_a_server_may_have_stored_is_not_given_to_the_next() {
     let site = Site::new();
     let says = &["220 hi", "250 hi", "250 ok", "250 ok", "354 go", "", "", "", ""];
