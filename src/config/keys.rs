@@ -183,11 +183,11 @@ macro_rules! keys {
     (
         $(#[$outer:meta])*
         pub struct $name:ident reads($($context:ident: $context_type:ty)?);
-        suffix $suffix:literal;
+        names $prefix:literal, $suffix:literal;
         given { $($(#[$given_doc:meta])* $given_vis:vis $given:ident: $given_type:ty,)* }
         $(
             $(#[$doc:meta])+
-            $([$restart:ident])? $field:ident: $type:ty = $default:literal, $parse:expr;
+            $([$restart:ident])? $field:ident $(as $spelled:literal)?: $type:ty = $default:literal, $parse:expr;
         )+
     ) => {
         $(#[$outer])*
@@ -200,7 +200,7 @@ macro_rules! keys {
             /// Every key, in the order of the shipped file.
             pub(in crate::config) const KEYS: &[$crate::config::keys::Key] = &[
                 $($crate::config::keys::Key {
-                    name: concat!(stringify!($field), $suffix),
+                    name: $crate::config::keys::key_name!($prefix, $field, $suffix $(, $spelled)?),
                     default: $default,
                 },)+
             ];
@@ -211,7 +211,7 @@ macro_rules! keys {
                 $($context: $context_type,)?
                 $($given: Option<$given_type>,)*
             ) -> Option<Self> {
-                $(let $field = reader.take(concat!(stringify!($field), $suffix), $parse);)+
+                $(let $field = reader.take($crate::config::keys::key_name!($prefix, $field, $suffix $(, $spelled)?), $parse);)+
                 Some(Self { $($given: $given?,)* $($field: $field?,)+ })
             }
 
@@ -220,7 +220,7 @@ macro_rules! keys {
             fn differing_restart_keys(&self, new: &Self) -> Vec<&'static str> {
                 let mut keys = Vec::new();
                 $($(
-                    let $restart = concat!(stringify!($field), $suffix);
+                    let $restart = $crate::config::keys::key_name!($prefix, $field, $suffix);
                     if self.$field != new.$field {
                         keys.push($restart);
                     }
@@ -230,4 +230,15 @@ macro_rules! keys {
         }
     };
 }
-pub(super) use keys;
+
+/// The name of a key: its field's, with what stands before and behind it; or as it is spelled where Rust would have it
+/// otherwise.
+macro_rules! key_name {
+    ($prefix:literal, $field:ident, $suffix:literal) => {
+        concat!($prefix, stringify!($field), $suffix)
+    };
+    ($prefix:literal, $field:ident, $suffix:literal, $spelled:literal) => {
+        concat!($prefix, $spelled, $suffix)
+    };
+}
+pub(super) use {key_name, keys};

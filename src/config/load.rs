@@ -16,8 +16,11 @@ use super::known::{hint_for_top_key, hint_for_transport_key};
 use super::layers::{Layered, Sources};
 use super::parse::{self, is_host_name};
 use super::routes::Nexthops;
+use super::sasl::Sasl;
+use super::secrets::Secrets;
 use super::services::{SERVICES, tcp_port};
 use super::timeouts::Timeouts;
+use super::tls::Tls;
 use super::transport::{self, BUILT_IN, Transport};
 use crate::mail::{Protocol, TransportName};
 
@@ -202,11 +205,16 @@ fn read_transport(
 ) -> Option<Transport> {
     let mut reader = Reader::new(format!("transport.{name}."), section, problems);
     let timeouts = Timeouts::read(&mut reader);
-    let of_timeouts = std::mem::take(&mut reader.settings);
-    let transport = Transport::read(&mut reader, Some(name.clone()), timeouts, Some(Habits::default()));
+    let tls = Tls::read(&mut reader);
+    let sasl = Sasl::read(&mut reader);
+    // The listing has the transport's own keys first.
+    let of_parts = std::mem::take(&mut reader.settings);
+    let (name_given, secrets, habits) =
+        (Some(name.clone()), Some(Secrets::default()), Some(Habits::default()));
+    let transport = Transport::read(&mut reader, name_given, timeouts, tls, sasl, secrets, habits);
     let own = settings.len();
     settings.append(&mut reader.settings);
-    settings.extend(of_timeouts);
+    settings.extend(of_parts);
     for (key, given) in std::mem::take(&mut reader.given) {
         let path = format!("transport.{name}.{key}");
         reader.problems.push(Problem::unknown(&path, &given, &hint_for_transport_key(&key)));

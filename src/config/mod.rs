@@ -19,8 +19,11 @@ mod layers;
 mod load;
 mod parse;
 mod routes;
+mod sasl;
+mod secrets;
 mod services;
 mod timeouts;
+mod tls;
 mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +41,11 @@ pub use keys::{Setting, quoted};
 pub use layers::{DEFAULT_FILE, Sources};
 pub use parse::{read_size, read_time};
 pub use routes::Routes;
+pub use sasl::Sasl;
+pub use secrets::{PasswordMaps, Secrets};
 pub use services::service_port;
 pub use timeouts::{Timeout, Timeouts};
+pub use tls::{CertMatch, Fingerprint, Tls, TlsLevel, TlsPolicies, TlsPolicy, TlsProtocols, TlsServerName};
 pub use transport::Transport;
 
 use keys::keys;
@@ -49,7 +55,7 @@ keys! {
     /// The configuration. A field bears the name of its key.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Config reads(nexthops: &Nexthops);
-    suffix "";
+    names "", "";
     given {
         transports: BTreeMap<TransportName, Arc<Transport>>,
         ports: Nexthops,

@@ -18,6 +18,7 @@ use figment::value::{Dict, Value};
 use super::choices::{Flags, InetProtocols, NotifyClass, NotifyClasses};
 use super::keys::{Given, Shape};
 use super::timeouts::Timeout;
+use super::tls::TlsProtocols;
 use crate::mail::Address;
 
 /// Ten years: longer than any mail waits, and far from the end of any clock.
@@ -35,6 +36,11 @@ pub(super) fn optional<T, E>(
 /// One of the words of a type.
 pub(super) fn choice<T: FromStr<Err = &'static str>>(given: &Given) -> Result<T, String> {
     Ok(given.text()?.parse()?)
+}
+
+/// The same for a type whose complaints name what was wrong.
+pub(super) fn described_choice<T: FromStr<Err = String>>(given: &Given) -> Result<T, String> {
+    given.words()?.join(" ").parse()
 }
 
 /// A whole number within bounds.
@@ -267,6 +273,26 @@ pub(super) fn line_length_limit(given: &Given) -> Result<usize, String> {
     }
 }
 
+/// Versions of TLS: `TLSv1.2`, `TLSv1.3`, or the oldest one behind `>=`.
+pub(super) fn tls_protocols(given: &Given) -> Result<TlsProtocols, String> {
+    let mut protocols = TlsProtocols { v1_2: false, v1_3: false };
+    for word in given.words()? {
+        match word {
+            ">=TLSv1.2" => protocols = TlsProtocols { v1_2: true, v1_3: true },
+            "TLSv1.2" => protocols.v1_2 = true,
+            "TLSv1.3" | ">=TLSv1.3" => protocols.v1_3 = true,
+            other => {
+                return Err(format!("{other:?} is none: the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2"));
+            }
+        }
+    }
+    if protocols.v1_2 || protocols.v1_3 {
+        Ok(protocols)
+    } else {
+        Err("TLSv1.2 or TLSv1.3 is needed".to_owned())
+    }
+}
+
 /// The entries of a table: a section of the file, or an inline table as text where the environment or `-o` gives
 /// all of it at once.
 pub(super) fn inline_table(given: &Given) -> Result<BTreeMap<String, Given>, String> {
@@ -287,4 +313,14 @@ pub(super) fn inline_table(given: &Given) -> Result<BTreeMap<String, Given>, Str
             .collect()),
         _ => Err(needed()),
     }
+}
+
+/// Fingerprints.
+pub(super) fn fingerprints(given: &Given) -> Result<Vec<super::tls::Fingerprint>, String> {
+    given.words().map(|_| Vec::new())
+}
+
+/// Names of certificates.
+pub(super) fn cert_matches(given: &Given) -> Result<Vec<super::tls::CertMatch>, String> {
+    given.words().map(|_| Vec::new())
 }

@@ -30,7 +30,7 @@ keys! {
     /// The limits of one transport, by the names of their keys less `_timeout`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Timeouts reads();
-    suffix "_timeout";
+    names "", "_timeout";
     given {}
 
     /// Opening the connection.

@@ -12,7 +12,10 @@ use super::choices::{Flags, InetProtocols};
 use super::habits::Habits;
 use super::keys::{Key, keys};
 use super::parse;
+use super::sasl::Sasl;
+use super::secrets::Secrets;
 use super::timeouts::{Timeout, Timeouts};
+use super::tls::Tls;
 use crate::mail::{Protocol, TransportName};
 use crate::smtp::{OverQuota, Stage};
 
@@ -23,12 +26,18 @@ keys! {
     /// A named set of delivery parameters. A field bears the name of its key.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Transport reads();
-    suffix "";
+    names "", "";
     given {
         /// Its name.
         pub name: TransportName,
         /// The limits of the stages.
         pub timeouts: Timeouts,
+        /// How connections are secured.
+        pub tls: Tls,
+        /// How it logs in.
+        pub sasl: Sasl,
+        /// What stands in the files that the two name, once somebody has opened them.
+        pub secrets: Secrets,
         /// What main.cf alone can say.
         pub habits: Habits,
     }
@@ -71,6 +80,8 @@ keys! {
     line_length_limit: usize = "0", parse::line_length_limit;
     /// What a reply of 552 5.2.2 means.
     over_quota: OverQuota = "bounce", parse::choice;
+    /// Whether MAIL says `AUTH=<>` after a login (RFC 4954 section 5), where the server offers AUTH.
+    send_dummy_mail_auth: bool = "no", parse::yes_no;
     /// Servers whose conversations are logged in full: host names, addresses or paths.
     debug_peer_list: Vec<String> = "", parse::words;
     /// How much more is logged for them.
@@ -80,7 +91,7 @@ keys! {
 impl Transport {
     /// All keys of a transport, in the order of the shipped file.
     pub(super) fn keys() -> impl Iterator<Item = &'static Key> {
-        Self::KEYS.iter().chain(Timeouts::KEYS)
+        Self::KEYS.iter().chain(Timeouts::KEYS).chain(Tls::KEYS).chain(Sasl::KEYS)
     }
 
     /// Recipients of one transaction, 0 for no limit: one where a header names the recipient.

@@ -16,6 +16,7 @@ mod progress;
 mod put_off;
 mod stepwise;
 mod tap;
+mod tls;
 mod transcript;
 
 pub use cached::{CachedConnection, Delivered, Delivery, Observer};

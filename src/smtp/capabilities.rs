@@ -3,6 +3,9 @@
 use super::Reply;
 use super::xforward::Attributes;
 
+/// Mechanisms that are remembered of one line.
+const MECHANISMS_MAX: usize = 32;
+
 /// Service extensions that we use. Nothing is offered by default, as after HELO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -24,6 +27,10 @@ pub struct Capabilities {
     pub rcpt_max: Option<usize>,
     /// RFC 9422: transactions on a connection.
     pub mail_max: Option<u32>,
+    /// RFC 3207.
+    pub starttls: bool,
+    /// RFC 4954: the mechanisms, in upper case; empty where a login is not offered.
+    pub auth: Vec<String>,
     /// XFORWARD: what the server wants to know of where a message came from.
     pub xforward: Attributes,
 }
@@ -41,6 +48,7 @@ impl Capabilities {
                 match keyword.as_str() {
                     "LIMITS" => offered.add_limits(line),
                     "XFORWARD" => words.for_each(|name| offered.xforward.add(name)),
+                    "AUTH" => offered.add_mechanisms(words),
                     _ => offered.add(&keyword, words.next()),
                 }
             }
@@ -57,9 +65,19 @@ impl Capabilities {
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtputf8 = true,
             "DSN" => self.dsn = true,
+            "STARTTLS" => self.starttls = true,
             "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
             "SIZE" => self.size = Some(parameter.and_then(|limit| limit.parse().ok()).unwrap_or(0)),
             _ => {}
+        }
+    }
+
+    /// Servers that say `AUTH` and `AUTH=` both name each mechanism twice.
+    fn add_mechanisms<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        for name in names.map(str::to_ascii_uppercase).take(MECHANISMS_MAX) {
+            if !self.auth.contains(&name) {
+                self.auth.push(name);
+            }
         }
     }
 
@@ -110,6 +128,16 @@ mod tests {
         assert_eq!(listed, expected);
         assert_eq!(of("250-mx\r\n250 XFORWARD\r\n", &[]), Attributes::default());
         assert_eq!(of("250-mx\r\n250 XFORWARD NAME\r\n", &["XFORWARD"]), Attributes::default());
+    }
+
+    #[test]
+    fn mechanisms_are_listed_once_in_whatever_form() {
+        let found =
+            offered("250-mx\r\n250-STARTTLS\r\n250-AUTH PLAIN login\r\n250 AUTH=PLAIN SCRAM-SHA-1\r\n", &[]);
+        assert!(found.starttls);
+        assert_eq!(found.auth, ["PLAIN", "LOGIN", "SCRAM-SHA-1"]);
+        assert!(offered("250-mx\r\n250 AUTH\r\n", &[]).auth.is_empty());
+        assert!(offered("250-mx\r\n250 AUTH PLAIN\r\n", &["AUTH"]).auth.is_empty());
     }
 
     #[test]

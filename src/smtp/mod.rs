@@ -4,6 +4,7 @@
 //! - Leaves to others: sockets, clocks and retries (`net`), which recipients share a transaction (`queue`).
 //! - Always true: nothing here waits or does I/O, and every buffer has a bound.
 
+mod auth;
 mod body;
 mod capabilities;
 mod command;
@@ -14,6 +15,7 @@ mod stage;
 mod transaction;
 mod xforward;
 
+pub use auth::{Answer, Credentials, Exchange, Line, Login, Proof, Secret, SecurityOptions};
 pub use body::DotStuffing;
 pub use capabilities::Capabilities;
 pub use command::plain;

