@@ -311,6 +311,11 @@ impl Observer for Recorder<'_> {
         }
     }
 
+    /// As Postfix logs it: of the connection, which may serve other messages too.
+    fn secured(&mut self, text: &str) {
+        log::info!(target: target(self.protocol), "{text}");
+    }
+
     fn note(&mut self, text: &str) {
         log::info!(target: target(self.protocol), "{}: {text}", self.order.message.envelope.id);
     }

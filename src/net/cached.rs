@@ -9,13 +9,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connect::{self, Caller, NotConnected};
 use super::connection::Connection;
 use super::content::Content;
+use super::open::{self, Caller, NotConnected};
 use super::peer::Peer;
 use super::put_off::PutOff;
 use super::stepwise::Stepwise;
 use super::tap::Watcher;
+use super::tls::TlsSessions;
 use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Batch, BodyType, Destination, Outcome, Reason, Recipient};
@@ -28,6 +29,8 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Hears what happens to a batch, while it happens.
 pub trait Observer {
+    /// A connection has TLS; `text` says to whom, and how good it is.
+    fn secured(&mut self, _text: &str) {}
     /// MAIL is about to be sent to `peer`, which offers `offered`, over a connection that has been used `uses` times.
     fn ready(&mut self, peer: &Peer, offered: &Capabilities, uses: u32);
     /// There is no connection for what is settled next: no server was ready for mail. `peer` is the one whose fault it
@@ -122,6 +125,7 @@ pub struct CachedConnection {
     myhostname: String,
     stepwise: Arc<Stepwise>,
     watcher: Option<Watcher>,
+    sessions: TlsSessions,
     cached: Option<Cached>,
     /// Not to be used again, and not closed yet.
     leaving: Option<Cached>,
@@ -137,7 +141,14 @@ struct Cached {
 impl CachedConnection {
     /// Starts without a connection. `stepwise` is shared by all workers.
     pub fn new(myhostname: String, stepwise: Arc<Stepwise>) -> Self {
-        Self { myhostname, stepwise, watcher: None, cached: None, leaving: None }
+        Self {
+            myhostname,
+            stepwise,
+            watcher: None,
+            sessions: TlsSessions::default(),
+            cached: None,
+            leaving: None,
+        }
     }
 
     /// Lets `watcher` hear what is said on connections from now on.
@@ -266,14 +277,15 @@ impl CachedConnection {
     }
 
     fn open(
-        &self,
+        &mut self,
         destination: &Destination,
         first_server: usize,
         transport: &Transport,
         observer: &mut dyn Observer,
     ) -> Result<Connection, NotConnected> {
-        let caller = Caller { myhostname: &self.myhostname, watcher: self.watcher };
-        connect::open(destination, first_server, transport, caller, observer)
+        let Self { myhostname, watcher, sessions, .. } = self;
+        let mut caller = Caller { myhostname, watcher: *watcher, sessions };
+        open::open(destination, first_server, transport, &mut caller, observer)
     }
 
     /// One transaction on `connection`.

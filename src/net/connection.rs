@@ -12,16 +12,16 @@ use socket2::Socket;
 
 use super::cached::Observer;
 use super::content::Content;
-use super::link::{Link, Written};
+use super::link::Link;
 use super::peer::Peer;
 use super::progress::Progress;
+use super::shake_hands::{Opening, say_quit, shake_hands};
 use super::tap::Tap;
 use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Protocol, Reason};
 use crate::smtp::{
-    self, Capabilities, Cause, DotStuffing, Encoding, Flight, Handshake, Next, Refusals, Reply, SessionError,
-    Stage, Step, Transaction,
+    Capabilities, Cause, DotStuffing, Encoding, Flight, Reply, SessionError, Stage, Step, Transaction,
 };
 
 /// Octets of a buffer that is kept for the next message.
@@ -38,6 +38,7 @@ pub struct Connection {
     protocol: Protocol,
     name: String,
     offered: Capabilities,
+    is_logged_in: bool,
     /// Transactions begun.
     uses: u32,
     opened: Instant,
@@ -57,45 +58,57 @@ struct Buffers {
 pub struct NotReady {
     /// In words.
     pub reason: Reason,
+    /// It was ready as far as that goes without TLS, and the TLS handshake failed.
+    pub tls_failed: bool,
     /// What was said until then.
     pub transcript: Transcript,
 }
 
 impl Connection {
-    /// Takes a connected socket through greeting and LHLO or EHLO. An error is the destination's fault; `server` is
-    /// its place among the destination's. `hello` is what we call ourselves, keywords in `discard` count as not offered,
-    /// and `tap` hears what is said.
+    /// Takes a connected socket through greeting, LHLO or EHLO, TLS and login. An error is the destination's fault; `tap`
+    /// hears what is said.
     pub fn start(
         socket: Socket,
         peer: Peer,
-        server: usize,
-        transport: &Transport,
-        hello: &str,
-        discard: &[String],
+        opening: &mut Opening<'_>,
         mut tap: Tap,
     ) -> Result<Self, Box<NotReady>> {
-        let (name, protocol) = (peer.name(), transport.protocol);
+        let (name, transport) = (peer.name(), opening.transport);
         if transport.debug_peer_list.iter().any(|pattern| peer.matches(pattern)) {
             tap.log(peer.relay(), transport.debug_peer_level);
         }
         let mut link = Link::new(socket, peer, tap);
-        match shake_hands(&mut link, &name, transport, hello, discard) {
+        match shake_hands(&mut link, &name, opening) {
             Ok(offered) => Ok(Self {
                 link,
-                server,
-                protocol,
+                server: opening.place,
+                protocol: transport.protocol,
                 name,
                 offered,
+                is_logged_in: opening.credentials.is_some(),
                 uses: 0,
                 opened: Instant::now(),
                 rested_since: Instant::now(),
                 buffers: Buffers::default(),
             }),
-            Err(reason) => {
+            Err(failure) => {
                 link.note_surplus();
-                Err(Box::new(NotReady { reason, transcript: std::mem::take(link.tap().transcript()) }))
+                let transcript = std::mem::take(link.tap().transcript());
+                Err(Box::new(NotReady { reason: failure.reason, tls_failed: failure.tls_failed, transcript }))
             }
         }
+    }
+
+    /// How it is secured, as the log has it: `Verified TLS connection established to …`; `None` in clear.
+    pub fn security(&self) -> Option<String> {
+        let tls = self.link.tls()?;
+        let (trust, peer) = (tls.trust(), self.link.peer().relay());
+        Some(format!("{trust} TLS connection established to {peer}: {}", tls.summary()))
+    }
+
+    /// Whether we have logged in.
+    pub fn is_logged_in(&self) -> bool {
+        self.is_logged_in
     }
 
     /// The other end.
@@ -299,7 +312,9 @@ impl Connection {
 
     fn broken(&self, stage: Stage, cause: Cause, progress: &Progress) -> SessionError {
         // A UNIX socket is reset when its peer closes with unread bytes: it has not read to the end of data.
-        let unread = matches!(&cause, Cause::Io(error) if error.kind() == io::ErrorKind::ConnectionReset);
+        // Of TLS it may have left unread what is no mail.
+        let unread = matches!(&cause, Cause::Io(error) if error.kind() == io::ErrorKind::ConnectionReset)
+            && self.link.tls().is_none();
         let end_of_data_written =
             progress.end_of_data_written.is_some() && !(unread && self.peer().is_unix());
         SessionError { peer: self.name.clone(), protocol: self.protocol, stage, cause, end_of_data_written }
@@ -348,57 +363,6 @@ impl Connection {
 /// Whether `reply`, which is about to be taken, says 421 before anything else was said.
 fn had_closed(transaction: &Transaction<'_, '_>, reply: &Reply) -> bool {
     transaction.replies_read() == 0 && reply.is_closing()
-}
-
-/// Greeting, LHLO or EHLO, HELO: what the server offers then.
-fn shake_hands(
-    link: &mut Link,
-    name: &str,
-    transport: &Transport,
-    hello: &str,
-    discard: &[String],
-) -> Result<Capabilities, Reason> {
-    let protocol = transport.protocol;
-    let refusals = Refusals {
-        greeting_bounces: transport.habits.refused_greeting_bounces,
-        hello_bounces: transport.habits.refused_hello_bounces,
-    };
-    let mut handshake = Handshake::new(protocol, name, hello, discard).with_refusals(refusals);
-    loop {
-        let stage = handshake.stage();
-        let deadline = Instant::now() + transport.timeouts.at(stage).get();
-        let broken = |cause| {
-            SessionError { peer: name.to_owned(), protocol, stage, cause, end_of_data_written: false }
-                .reason()
-        };
-        let reply = link.read_reply(deadline).map_err(broken)?;
-        match handshake.on_reply(&reply) {
-            Next::Send(command) => {
-                link.expect_no_surplus(false).map_err(broken)?;
-                let deadline = Instant::now() + transport.timeouts.at(handshake.stage()).get();
-                link.write_commands(&command, deadline).map_err(broken)?;
-            }
-            Next::Ready(offered) => {
-                link.expect_no_surplus(false).map_err(broken)?;
-                return Ok(offered);
-            }
-            Next::Refused(reason) => {
-                // RFC 5321 section 3.1: a client is expected to say QUIT all the same. Nobody waits for the
-                // answer: the next server is to be tried.
-                if !reply.is_closing() {
-                    let _ = say_quit(link);
-                }
-                return Err(reason);
-            }
-        }
-    }
-}
-
-/// Says QUIT, if that takes no time.
-fn say_quit(link: &mut Link) -> Written {
-    let mut command = Vec::new();
-    smtp::plain(&mut command, "QUIT");
-    link.write_commands(&command, Instant::now() + QUIT_PAUSE)
 }
 
 /// Time for `size` octets at `rate` octets a second; without a rate, as good as for ever.

@@ -171,6 +171,24 @@ impl Link {
         self.write(commands, Duration::MAX, deadline)
     }
 
+    // STUB
+    pub fn write_line(&mut self, line: &crate::smtp::Line, deadline: Instant) -> Written {
+        self.write(&line.octets, Duration::MAX, deadline)
+    }
+    pub fn tls(&self) -> Option<&super::tls::TlsStream> {
+        None
+    }
+    pub fn start_tls(
+        &mut self,
+        _: &mut super::tls::TlsSessions,
+        _: &crate::mail::Server,
+        _: &crate::config::Transport,
+        _: &crate::config::TlsPolicy<'_>,
+        _: Instant,
+    ) -> Result<(), super::tls::TlsError> {
+        Ok(())
+    }
+
     /// Writes content: each progress may take `progress`, the whole until `deadline`.
     pub fn write_content(&mut self, content: &[u8], progress: Duration, deadline: Instant) -> Written {
         self.write(content, progress, deadline)

@@ -11,17 +11,20 @@ mod connection;
 mod content;
 mod link;
 mod lookup;
+mod open;
 mod peer;
 mod progress;
 mod put_off;
+mod shake_hands;
 mod stepwise;
 mod tap;
 mod tls;
 mod transcript;
 
 pub use cached::{CachedConnection, Delivered, Delivery, Observer};
-pub use connect::{NotConnected, answers};
+
 pub use content::{Content, FileContent, Taken};
+pub use open::{NotConnected, answers};
 pub use peer::Peer;
 pub use stepwise::Stepwise;
 pub use tap::Watcher;

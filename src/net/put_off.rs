@@ -70,6 +70,10 @@ impl Observer for PutOff<'_> {
         self.observer.settled(settled);
     }
 
+    fn secured(&mut self, text: &str) {
+        self.observer.secured(text);
+    }
+
     fn ready(&mut self, peer: &Peer, offered: &Capabilities, uses: u32) {
         self.observer.ready(peer, offered, uses);
     }

@@ -145,6 +145,15 @@ pub fn refused_to_talk(peer: &str, reply: &Reply, bounces: bool) -> Reason {
     }
 }
 
+/// Why a server that answered STARTTLS with `reply` cannot be used: transient whatever the reply's class.
+pub fn refused_start_tls(peer: &str, reply: &Reply) -> Reason {
+    Reason {
+        status: transient(reply.status()),
+        text: format!("TLS is required, but host {peer} refused to start TLS: {}", reply.one_line()),
+        reply: Some(reply.text().to_owned()),
+    }
+}
+
 /// The outcome of everybody whom a negative `reply` at `stage` hits: for MAIL and DATA the whole batch, for RCPT
 /// and the end of data the recipient whose turn it is.
 pub fn refused(peer: &str, stage: Stage, reply: &Reply, over_quota: OverQuota) -> Outcome {

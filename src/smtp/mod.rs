@@ -21,7 +21,7 @@ pub use capabilities::Capabilities;
 pub use command::plain;
 pub use failure::{Cause, EightBit, OverQuota, SessionError, refused_to_talk};
 pub use reply::{BadReply, Class, Reply, parse_reply};
-pub use session::{Handshake, Next, Refusals};
+pub use session::{Account, Footing, Handshake, Next, Refusals, StartTls};
 pub use stage::Stage;
 pub use transaction::{Encoding, Flight, Manner, Message, Probe, Settled, Smtputf8, Step, Transaction};
 pub use xforward::{Attributes, Origin};

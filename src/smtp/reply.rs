@@ -50,6 +50,9 @@ pub enum BadReply {
     /// Bytes that answer no command.
     #[error("the server sent a reply that nothing asked for")]
     Surplus,
+    /// Bytes that came together with the reply to STARTTLS, before anything was encrypted.
+    #[error("plain text came behind the reply to STARTTLS, where somebody in between may have put it")]
+    BehindStartTls,
     /// A reply whose class the command cannot have, as 250 to DATA.
     #[error("the server answered \"{0}\", which does not fit the command")]
     WrongClass(String),

@@ -1,20 +1,30 @@
-//! The start of a conversation: greeting, LHLO or EHLO, HELO where EHLO is not known.
+//! The start of a conversation: greeting, LHLO or EHLO, HELO where EHLO is not known, STARTTLS (RFC 3207), AUTH (RFC 4954).
+//!
+//! - Owns: the order of these, and what is asked of a server before it gets mail.
+//! - Leaves to others: the TLS handshake (`net`), the lines of a login (`auth`).
+//! - Always true: what was offered before TLS is forgotten after it; where TLS or a login is asked for, no connection
+//!   without it is ever ready; none of this returns mail, but for the refusals that were asked for.
 
+use super::auth::{Answer, Credentials, Exchange, Line, Login, SecurityOptions};
 use super::capabilities::Capabilities;
 use super::command;
-use super::failure::refused_to_talk;
+use super::failure::{refused_start_tls, refused_to_talk};
 use super::reply::{Class, Reply};
 use super::stage::Stage;
-use crate::mail::{Protocol, Reason};
+use crate::mail::{EnhancedStatus, Protocol, Reason};
 
 /// What to do after a reply of the handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// Write this and read one reply.
     Send(Vec<u8>),
+    /// Write this, which may hold a secret, and read one reply.
+    SendLine(Line),
+    /// Make the TLS handshake, then go on with [`Handshake::secured`].
+    StartTls,
     /// Mail can be sent.
     Ready(Capabilities),
-    /// The server does not want us.
+    /// The server does not want us, or does not do what is asked of it.
     Refused(Reason),
 }
 
@@ -27,6 +37,40 @@ pub struct Refusals {
     pub hello_bounces: bool,
 }
 
+/// Whether STARTTLS is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartTls {
+    /// Never: TLS is not wanted, or has begun with the connection.
+    #[default]
+    Never,
+    /// Where it is offered.
+    IfOffered,
+    /// Always: without it no mail is sent.
+    Required,
+}
+
+/// An account on a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'a> {
+    /// Whom we are.
+    pub credentials: &'a Credentials,
+    /// The mechanisms that may be used, in upper case; empty: all.
+    pub filter: &'a [String],
+    /// The server's name or address.
+    pub host: &'a str,
+    /// Its port; 0 for a UNIX-domain socket.
+    pub port: u16,
+}
+
+/// What a login may rest on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Footing {
+    /// What a mechanism must not do on this connection.
+    pub options: SecurityOptions,
+    /// What ties a login to the TLS connection, if anything does.
+    pub channel_binding: Option<Vec<u8>>,
+}
+
 /// The handshake: fed with replies, starting with the greeting, until it is `Ready` or `Refused`.
 #[derive(Debug)]
 pub struct Handshake<'a> {
@@ -35,21 +79,36 @@ pub struct Handshake<'a> {
     myhostname: &'a str,
     discard: &'a [String],
     refusals: Refusals,
+    start_tls: StartTls,
+    account: Option<Account<'a>>,
+    footing: Footing,
     awaited: Awaited,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Awaited {
     Greeting,
     Hello,
     Helo,
+    /// With what was offered in clear, which is forgotten if it comes to TLS.
+    StartTls(Capabilities),
+    Auth(Box<Exchange>, Capabilities),
 }
 
 impl<'a> Handshake<'a> {
     /// Waits for the greeting of `peer`; keywords in `discard` count as not offered.
     pub fn new(protocol: Protocol, peer: &'a str, myhostname: &'a str, discard: &'a [String]) -> Self {
-        let (refusals, awaited) = (Refusals::default(), Awaited::Greeting);
-        Self { protocol, peer, myhostname, discard, refusals, awaited }
+        Self {
+            protocol,
+            peer,
+            myhostname,
+            discard,
+            refusals: Refusals::default(),
+            start_tls: StartTls::default(),
+            account: None,
+            footing: Footing::default(),
+            awaited: Awaited::Greeting,
+        }
     }
 
     /// The same, with what refusals mean.
@@ -57,37 +116,122 @@ impl<'a> Handshake<'a> {
         Self { refusals, ..self }
     }
 
+    /// The same, saying STARTTLS or not.
+    pub fn with_start_tls(self, start_tls: StartTls) -> Self {
+        Self { start_tls, ..self }
+    }
+
+    /// The same, logging in where there is an account, and on which footing as long as STARTTLS has not changed it.
+    pub fn with_login(self, account: Option<Account<'a>>, footing: Footing) -> Self {
+        Self { account, footing, ..self }
+    }
+
     /// The stage whose reply is awaited.
     pub fn stage(&self) -> Stage {
         match self.awaited {
             Awaited::Greeting => Stage::Greeting,
             Awaited::Hello | Awaited::Helo => Stage::Lhlo,
+            Awaited::StartTls(_) => Stage::StartTls,
+            Awaited::Auth(..) => Stage::Auth,
         }
     }
 
     /// Takes the reply that was awaited.
     pub fn on_reply(&mut self, reply: &Reply) -> Next {
-        let mut out = Vec::new();
-        match (self.awaited, reply.class()) {
-            (Awaited::Greeting, Class::Success) => {
-                command::hello(&mut out, self.protocol, self.myhostname);
-                self.awaited = Awaited::Hello;
-                Next::Send(out)
+        match (std::mem::replace(&mut self.awaited, Awaited::Hello), reply.class()) {
+            (Awaited::Greeting, Class::Success) => Next::Send(self.hello()),
+            (Awaited::Hello, Class::Success) => {
+                self.after_hello(Capabilities::from_reply(reply, self.discard))
             }
-            (Awaited::Hello, Class::Success) => Next::Ready(Capabilities::from_reply(reply, self.discard)),
-            (Awaited::Helo, Class::Success) => Next::Ready(Capabilities::default()),
+            (Awaited::Helo, Class::Success) => self.after_hello(Capabilities::default()),
             // RFC 5321 section 3.2: a server that knows no EHLO is greeted with HELO. LMTP has no such fallback.
             (Awaited::Hello, Class::Permanent) if self.protocol == Protocol::Smtp => {
+                let mut out = Vec::new();
                 command::helo(&mut out, self.myhostname);
                 self.awaited = Awaited::Helo;
                 Next::Send(out)
             }
             (Awaited::Greeting, _) => self.refused(reply, self.refusals.greeting_bounces),
             (Awaited::Hello | Awaited::Helo, _) => self.refused(reply, self.refusals.hello_bounces),
+            (Awaited::StartTls(_), Class::Success) => Next::StartTls,
+            (Awaited::StartTls(offered), _)
+                if self.start_tls == StartTls::IfOffered && !reply.is_closing() =>
+            {
+                self.log_in(offered)
+            }
+            (Awaited::StartTls(_), _) if self.start_tls == StartTls::IfOffered => self.refused(reply, false),
+            (Awaited::StartTls(_), _) => Next::Refused(refused_start_tls(self.peer, reply)),
+            (Awaited::Auth(mut exchange, offered), _) => match exchange.on_reply(reply) {
+                Answer::Send(line) => self.await_login(exchange, offered, line),
+                Answer::Accepted => Next::Ready(offered),
+                Answer::Refused(reason) => Next::Refused(reason),
+            },
         }
     }
 
+    /// TLS has begun: all starts anew, with the LHLO or EHLO that this returns (RFC 3207 section 4.2).
+    pub fn secured(&mut self, footing: Footing) -> Vec<u8> {
+        (self.start_tls, self.footing) = (StartTls::Never, footing);
+        self.hello()
+    }
+
+    fn hello(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        command::hello(&mut out, self.protocol, self.myhostname);
+        self.awaited = Awaited::Hello;
+        out
+    }
+
+    fn after_hello(&mut self, offered: Capabilities) -> Next {
+        match self.start_tls {
+            StartTls::IfOffered | StartTls::Required if offered.starttls => {
+                let mut out = Vec::new();
+                command::plain(&mut out, "STARTTLS");
+                self.awaited = Awaited::StartTls(offered);
+                Next::Send(out)
+            }
+            StartTls::Required => {
+                let text = format!("TLS is required, but was not offered by host {}", self.peer);
+                Next::Refused(Reason::local(EnhancedStatus::new(4, 7, 4), text))
+            }
+            StartTls::Never | StartTls::IfOffered => self.log_in(offered),
+        }
+    }
+
+    fn log_in(&mut self, offered: Capabilities) -> Next {
+        let Some(account) = self.account else { return Next::Ready(offered) };
+        if offered.auth.is_empty() {
+            // Without the login it would refuse the mail for good, as if it were ours to lose.
+            let text = format!(
+                "SASL authentication failed; cannot authenticate to server {}: it does not offer AUTH, and a login is \
+                 configured for it",
+                self.peer
+            );
+            return Next::Refused(Reason::local(EnhancedStatus::new(4, 7, 0), text));
+        }
+        let login = Login {
+            credentials: account.credentials,
+            options: self.footing.options,
+            filter: account.filter,
+            host: account.host,
+            port: account.port,
+            channel_binding: self.footing.channel_binding.as_deref(),
+        };
+        match Exchange::begin(self.peer, &offered.auth, &login) {
+            Ok((exchange, line)) => self.await_login(Box::new(exchange), offered, line),
+            Err(reason) => Next::Refused(reason),
+        }
+    }
+
+    fn await_login(&mut self, exchange: Box<Exchange>, offered: Capabilities, line: Line) -> Next {
+        self.awaited = Awaited::Auth(exchange, offered);
+        Next::SendLine(line)
+    }
+
+    /// Whoever stands in the way of TLS can refuse us, too: what is said in clear never returns mail that must not go in
+    /// clear.
     fn refused(&self, reply: &Reply, bounces: bool) -> Next {
+        let bounces = bounces && self.start_tls != StartTls::Required;
         Next::Refused(refused_to_talk(self.peer, reply, bounces))
     }
 }
@@ -96,6 +240,7 @@ impl<'a> Handshake<'a> {
 mod tests {
     use super::*;
     use crate::smtp::parse_reply;
+    use crate::smtp::{Proof, Secret};
 
     /// Plays replies; returns what was sent, and how it ended.
     fn play(protocol: Protocol, replies: &[&str]) -> (Vec<String>, Next) {
@@ -138,6 +283,104 @@ mod tests {
             let Next::Refused(reason) = play(Protocol::Lmtp, &[text]).1 else { panic!("{text}") };
             assert_eq!(reason.status.class(), 4, "{text}");
         }
+    }
+
+    fn secure(start_tls: StartTls, replies: &[&str]) -> (Vec<String>, Next) {
+        let handshake = Handshake::new(Protocol::Lmtp, "mx[192.0.2.1]", "client.example", &[])
+            .with_refusals(Refusals { greeting_bounces: true, hello_bounces: true });
+        let mut handshake = handshake.with_start_tls(start_tls);
+        let (mut sent, mut last) = (Vec::new(), Next::Send(Vec::new()));
+        for text in replies {
+            last = match *text {
+                "<tls>" => Next::Send(handshake.secured(Footing::default())),
+                text => {
+                    handshake.on_reply(&parse_reply(format!("{text}\r\n").as_bytes()).unwrap().unwrap().0)
+                }
+            };
+            match &last {
+                Next::Send(bytes) => sent.push(String::from_utf8(bytes.clone()).unwrap().trim().to_owned()),
+                Next::StartTls => sent.push("<tls>".to_owned()),
+                _ => {}
+            }
+        }
+        (sent, last)
+    }
+
+    const LHLO: &str = "LHLO client.example";
+    const OFFER: &str = "250-mx\r\n250-PIPELINING\r\n250 STARTTLS";
+
+    #[test]
+    fn after_tls_lhlo_is_said_again_and_what_was_offered_before_is_forgotten() {
+        for start_tls in [StartTls::IfOffered, StartTls::Required] {
+            let (sent, end) =
+                secure(start_tls, &["220 mx", OFFER, "220 go", "<tls>", "250-mx\r\n250 CHUNKING"]);
+            assert_eq!(sent, [LHLO, "STARTTLS", "<tls>", LHLO]);
+            let Next::Ready(offered) = end else { panic!("{end:?}") };
+            assert!(offered.chunking && !offered.pipelining && !offered.starttls);
+        }
+    }
+
+    #[test]
+    fn a_server_that_offers_tls_inside_of_tls_is_not_asked_twice() {
+        let (sent, end) = secure(StartTls::Required, &["220 mx", OFFER, "220 go", "<tls>", OFFER]);
+        assert_eq!(sent.len(), 4, "{sent:?}");
+        assert!(matches!(end, Next::Ready(_)), "{end:?}");
+    }
+
+    #[test]
+    fn without_tls_goes_only_what_may() {
+        let (never, may, must) = (StartTls::Never, StartTls::IfOffered, StartTls::Required);
+        for (start_tls, replies, ready) in [
+            (never, &["220 mx", OFFER][..], Ok(true)),
+            (may, &["220 mx", "250 mx"], Ok(false)),
+            (may, &["220 mx", OFFER, "454 4.7.0 no certificate"], Ok(true)),
+            (may, &["220 mx", OFFER, "554 5.7.0 never"], Ok(true)),
+            (may, &["220 mx", OFFER, "421 4.3.0 bye"], Err("4.3.0 refused to talk to me: 421 4.3.0 bye")),
+            (
+                must,
+                &["220 mx", "250 mx"],
+                Err("4.7.4 TLS is required, but was not offered by host mx[192.0.2.1]"),
+            ),
+            (
+                must,
+                &["220 mx", OFFER, "554 5.7.0 never"],
+                Err("4.7.0 TLS is required, but host mx[192.0.2.1] refused to start TLS: 554 5.7.0 never"),
+            ),
+            (must, &["220 mx", OFFER, "354 odd"], Err("4.5.0 ")),
+            // Who can strip STARTTLS can refuse, too: it is no reason to return mail.
+            (must, &["554 5.7.1 no"], Err("4.7.1 ")),
+            (must, &["220 mx", "554 5.7.1 no"], Err("4.7.1 ")),
+            (must, &["220 mx", OFFER, "220 go", "<tls>", "554 5.7.1 no"], Err("5.7.1 ")),
+        ] {
+            match (secure(start_tls, replies).1, ready) {
+                (Next::Ready(offered), Ok(pipelining)) => {
+                    assert_eq!(offered.pipelining, pipelining, "{replies:?}")
+                }
+                (Next::Refused(reason), Err(expected)) => {
+                    let (status, text) = expected.split_once(' ').unwrap();
+                    assert_eq!(reason.status.to_string(), status, "{replies:?}");
+                    assert!(reason.text.contains(text), "{}", reason.text);
+                }
+                (next, _) => panic!("{start_tls:?} {replies:?}: {next:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_login_that_is_configured_is_never_left_out() {
+        let credentials =
+            Credentials { username: "u".into(), proof: Proof::Password(Secret::new("canary".into())) };
+        let account = Account { credentials: &credentials, filter: &[], host: "mx", port: 25 };
+        let handshake = Handshake::new(Protocol::Smtp, "mx[192.0.2.1]", "client.example", &[]);
+        let mut handshake = handshake.with_login(Some(account), Footing::default());
+        let mut last = None;
+        for text in ["220 mx", "250 mx"] {
+            let reply = parse_reply(format!("{text}\r\n").as_bytes()).unwrap().unwrap().0;
+            last = Some(handshake.on_reply(&reply));
+        }
+        let Some(Next::Refused(reason)) = last else { panic!("{last:?}") };
+        assert_eq!(reason.status.class(), 4);
+        assert!(reason.text.contains("it does not offer AUTH"), "{}", reason.text);
     }
 
     #[test]

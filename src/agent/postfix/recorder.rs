@@ -238,6 +238,11 @@ impl Observer for Recorder<'_> {
         if are_sent { log.writing(settle) } else { settle() }
     }
 
+    /// As Postfix logs it: of the connection, which may serve other messages too.
+    fn secured(&mut self, text: &str) {
+        log::info!(target: target(self.context.transport.protocol), "{text}");
+    }
+
     fn note(&mut self, text: &str) {
         log::info!(target: target(self.context.transport.protocol), "{}: {text}", self.job.queue_id());
     }

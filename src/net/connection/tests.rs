@@ -6,8 +6,10 @@ use std::thread;
 use socket2::{Domain, Type};
 
 use super::*;
+use crate::mail::Server;
 use crate::net::FileContent;
 use crate::net::progress::tests::{MANNER, batch, transport};
+use crate::net::tls::TlsSessions;
 use crate::smtp::{Manner, Message, Settled};
 
 /// A connection in use, over a pair of sockets; the other end.
@@ -21,8 +23,18 @@ fn used(transport: &Transport) -> (Connection, Socket) {
         theirs
     });
     let peer = Peer::Unix { host: "here".into(), path: "/run/lmtp".into() };
-    let mut connection =
-        Connection::start(ours, peer, 0, transport, "client.example", &[], Tap::default()).unwrap();
+    let server = Server::Unix("/run/lmtp".into());
+    let mut opening = Opening {
+        server: &server,
+        place: 0,
+        transport,
+        hello: "client.example",
+        discard: &[],
+        policy: transport.tls.policy_for(&server),
+        credentials: None,
+        sessions: &mut TlsSessions::default(),
+    };
+    let mut connection = Connection::start(ours, peer, &mut opening, Tap::default()).unwrap();
     connection.uses = 1;
     (connection, greets.join().unwrap())
 }

@@ -1,0 +1,192 @@
+//! From a connected socket to one that is ready for mail: greeting, LHLO or EHLO, TLS, login.
+//!
+//! - Owns: the loop that does what the handshake (`smtp`) says, and when plain text ends.
+//! - Leaves to others: what is said and in which order (`smtp`), TLS itself (`tls`), what is asked of a server (`config`).
+//! - Always true: nothing that came before TLS is taken for something that came after it; a socket whose TLS has failed
+//!   says nothing any more.
+
+use std::time::{Duration, Instant};
+
+use super::link::{Link, Written};
+use super::tls::{TlsError, TlsSessions, Trust};
+use crate::config::{TlsLevel, TlsPolicy, Transport};
+use crate::mail::{EnhancedStatus, Reason, Server};
+use crate::smtp::{
+    self, Account, BadReply, Capabilities, Cause, Credentials, Footing, Handshake, Next, Refusals,
+    SessionError, Stage, StartTls,
+};
+
+/// How long saying QUIT may take.
+const QUIT_TIME: Duration = Duration::from_millis(20);
+
+/// What a connection is opened by.
+pub struct Opening<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// Its place among the destination's.
+    pub place: usize,
+    /// The parameters.
+    pub transport: &'a Transport,
+    /// What we call ourselves.
+    pub hello: &'a str,
+    /// Keywords that count as not offered.
+    pub discard: &'a [String],
+    /// What is asked of the server.
+    pub policy: TlsPolicy<'a>,
+    /// Whom we are to it, if to anybody.
+    pub credentials: Option<&'a Credentials>,
+    /// What earlier connections have left for the next one.
+    pub sessions: &'a mut TlsSessions,
+}
+
+/// Why a server is not ready for mail.
+pub struct Failure {
+    /// In words.
+    pub reason: Reason,
+    /// The TLS handshake failed, and nothing else.
+    pub tls_failed: bool,
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self { reason, tls_failed: false }
+    }
+}
+
+/// What the server offers, once it is ready for mail.
+pub fn shake_hands(link: &mut Link, name: &str, opening: &mut Opening<'_>) -> Result<Capabilities, Failure> {
+    let Opening { server, transport, hello, discard, policy, credentials, sessions, .. } = opening;
+    let mut tls = Tls { server, transport, policy, sessions, name };
+    let (host, port) = host_and_port(server);
+    let filter = &transport.sasl.mechanism_filter[..];
+    let account = credentials.map(|credentials| Account { credentials, filter, host, port });
+    let footing = if policy.wrappermode { tls.start(link)? } else { in_clear(transport) };
+    let mut handshake = Handshake::new(transport.protocol, name, hello, discard)
+        .with_refusals(refusals(transport))
+        .with_start_tls(start_tls(policy))
+        .with_login(account, footing);
+    loop {
+        let stage = handshake.stage();
+        let reply = link.read_reply(tls.deadline(stage)).map_err(|cause| tls.broken(stage, cause))?;
+        let written = match handshake.on_reply(&reply) {
+            Next::Send(command) => write(link, &command, tls.deadline(handshake.stage())),
+            Next::SendLine(line) => {
+                link.expect_no_surplus(false).and_then(|()| link.write_line(&line, tls.deadline(Stage::Auth)))
+            }
+            Next::StartTls if link.has_surplus() => Err(BadReply::BehindStartTls.into()),
+            Next::StartTls => {
+                let hello = handshake.secured(tls.start(link)?);
+                write(link, &hello, tls.deadline(Stage::Lhlo))
+            }
+            Next::Ready(offered) => {
+                link.expect_no_surplus(false).map_err(|cause| tls.broken(stage, cause))?;
+                return Ok(offered);
+            }
+            Next::Refused(reason) => {
+                // RFC 5321 section 3.1: a client is expected to say QUIT all the same. Nobody waits for the
+                // answer: the next server is to be tried.
+                if !reply.is_closing() {
+                    let _ = say_quit(link);
+                }
+                return Err(reason.into());
+            }
+        };
+        written.map_err(|cause| tls.broken(stage, cause))?;
+    }
+}
+
+/// Writes a command, with no reply due.
+fn write(link: &mut Link, command: &[u8], deadline: Instant) -> Written {
+    link.expect_no_surplus(false)?;
+    link.write_commands(command, deadline)
+}
+
+/// Says QUIT, if that takes no time.
+pub fn say_quit(link: &mut Link) -> Written {
+    let mut command = Vec::new();
+    smtp::plain(&mut command, "QUIT");
+    link.write_commands(&command, Instant::now() + QUIT_TIME)
+}
+
+fn refusals(transport: &Transport) -> Refusals {
+    let habits = &transport.habits;
+    Refusals {
+        greeting_bounces: habits.refused_greeting_bounces,
+        hello_bounces: habits.refused_hello_bounces,
+    }
+}
+
+fn start_tls(policy: &TlsPolicy<'_>) -> StartTls {
+    match policy.level {
+        _ if policy.wrappermode => StartTls::Never,
+        TlsLevel::None => StartTls::Never,
+        TlsLevel::May => StartTls::IfOffered,
+        TlsLevel::Encrypt | TlsLevel::Fingerprint | TlsLevel::Verify | TlsLevel::Secure => StartTls::Required,
+    }
+}
+
+/// What a login may rest on without TLS.
+fn in_clear(transport: &Transport) -> Footing {
+    Footing { options: transport.sasl.options_for(false, false), channel_binding: None }
+}
+
+fn host_and_port(server: &Server) -> (&str, u16) {
+    match server {
+        Server::Unix(_) => ("localhost", 0),
+        Server::Tcp { host, port } => (host, port.get()),
+    }
+}
+
+/// TLS on one connection, and the words for what goes wrong before mail.
+struct Tls<'a> {
+    server: &'a Server,
+    transport: &'a Transport,
+    policy: &'a TlsPolicy<'a>,
+    sessions: &'a mut TlsSessions,
+    name: &'a str,
+}
+
+impl Tls<'_> {
+    fn deadline(&self, stage: Stage) -> Instant {
+        Instant::now() + self.transport.timeouts.at(stage).get()
+    }
+
+    /// Makes the handshake; what a login may rest on then.
+    fn start(&mut self, link: &mut Link) -> Result<Footing, Failure> {
+        let deadline = self.deadline(Stage::StartTls);
+        let started = link.start_tls(self.sessions, self.server, self.transport, self.policy, deadline);
+        started.map_err(|error| self.failure(error, link))?;
+        let (is_authenticated, channel_binding) =
+            link.tls().map_or((false, None), |tls| (tls.trust() == Trust::Verified, tls.channel_binding()));
+        Ok(Footing { options: self.transport.sasl.options_for(true, is_authenticated), channel_binding })
+    }
+
+    fn failure(&self, error: TlsError, link: &mut Link) -> Failure {
+        let reason = |text| Reason::local(EnhancedStatus::new(4, 7, 5), text);
+        match error {
+            TlsError::Handshake(what) => {
+                let text = format!("Cannot start TLS with {}: handshake failure: {what}", self.name);
+                Failure { reason: reason(text), tls_failed: true }
+            }
+            TlsError::Certificate(what) => {
+                // The server has done nothing wrong that it knows of.
+                let _ = say_quit(link);
+                Failure { reason: reason(format!("{what} (host {})", self.name)), tls_failed: false }
+            }
+            TlsError::TimedOut => {
+                let text = format!("Cannot start TLS with {}: the handshake timed out", self.name);
+                Failure { reason: reason(text), tls_failed: true }
+            }
+            TlsError::LostConnection => {
+                let text =
+                    format!("Cannot start TLS with {}: lost connection during the handshake", self.name);
+                Failure { reason: reason(text), tls_failed: true }
+            }
+        }
+    }
+
+    fn broken(&self, stage: Stage, cause: Cause) -> Failure {
+        let (peer, protocol) = (self.name.to_owned(), self.transport.protocol);
+        SessionError { peer, protocol, stage, cause, end_of_data_written: false }.reason().into()
+    }
+}
