@@ -55,6 +55,9 @@
 //! - **The master waits for nothing but its poll**, and no backlog waits in a channel: what is not in the scheduler
 //!   is on disk, so memory does not grow with the queue. (`agent::master`, `agent::intake`)
 //! - **No wake-up is lost**: whoever reports to a sleeping master rings. (`agent::doorbell`)
+//! - **What must be secret stays so.** Where TLS or a login is asked for, no mail goes without it, and none is returned
+//!   for the lack of it; passwords, tokens and keys are in no line that anybody reads. (`smtp::session`, `net::tls`,
+//!   `config::secrets`)
 //! - **Content is not altered**, but for line ends, transparency dots, and header fields that were asked for.
 //!   (`smtp::body`, `spool::wire`)
 //! - **A wrong configuration starts nothing**, and everything wrong with it is told at once. ([`config`])
