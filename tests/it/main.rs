@@ -11,6 +11,7 @@ mod common;
 
 mod agent;
 mod bad_input;
+mod certificates;
 mod commands;
 mod config;
 mod connection;
