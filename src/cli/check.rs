@@ -96,10 +96,7 @@ pub fn listing(config: &Config) -> String {
         .settings()
         .iter()
         .map(|setting| {
-            let section = setting.key.rsplit_once('.').map_or("", |(section, _)| section);
-            // The entries of a table have dots of their own.
-            let section = if section.starts_with("transport.") { section } else { "" };
-            (section, format!("{} = {}", setting.key, quoted(&setting.value)), &setting.source)
+            (section(&setting.key), format!("{} = {}", setting.key, quoted(&setting.value)), &setting.source)
         })
         .collect();
     let widths = lines.iter().map(|(_, line, _)| line.chars().count());
@@ -113,6 +110,13 @@ pub fn listing(config: &Config) -> String {
         text.push_str(&format!("{line:column$}  # {}\n", source.escape_debug()));
     }
     text
+}
+
+/// The section of a transport's key, `transport.NAME`; empty for others, also for entries of tables, whose names have dots of
+/// their own.
+fn section(key: &str) -> &str {
+    let name = key.strip_prefix("transport.").and_then(|rest| rest.split('.').next());
+    name.and_then(|name| key.get(.."transport.".len() + name.len())).unwrap_or_default()
 }
 
 /// What is possible, and yet probably not meant.

@@ -25,7 +25,7 @@ impl Problem {
 
     /// About a value.
     pub(super) fn of_value(key: &str, given: &Given, what: impl fmt::Display) -> Self {
-        Self(format!("{key} = {} ({}): {what}", shown(&given.written()), given.source))
+        Self(format!("{key} = {} ({}): {what}", shown(&given.shown(key)), given.source))
     }
 
     /// About a value that is in order by itself.
@@ -38,7 +38,7 @@ impl Problem {
         let space = if hint.is_empty() { "" } else { "; " };
         Self(format!(
             "{key} = {} ({}): there is no such key{space}{hint}",
-            shown(&given.written()),
+            shown(&given.shown(key)),
             given.source
         ))
     }
@@ -115,9 +115,11 @@ impl Problems {
     }
 }
 
-/// The one of `known` that was probably meant.
+/// The one of `known` that was probably meant. Case does not matter.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate));
+    let word = &word.to_lowercase();
+    let scored =
+        known.map(|candidate| (strsim::damerau_levenshtein(word, &candidate.to_lowercase()), candidate));
     // A third of the letters wrong is a slip; more is another word.
     let close = scored.filter(|(distance, _)| *distance <= word.chars().count().div_ceil(3).min(4));
     close.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{Problem, Problems};
+use super::known::may_be_secret;
 
 /// One value in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,19 @@ impl Given {
             Shape::Table(entries) if entries.is_empty() => "{}".to_owned(),
             Shape::Table(_) => "{…}".to_owned(),
             Shape::Other => "[…]".to_owned(),
+        }
+    }
+
+    /// The same for others to see, where `key` is what it was given for: without a secret that somebody has written where it
+    /// does not belong.
+    pub(super) fn shown(&self, key: &str) -> String {
+        let written = self.written();
+        if !may_be_secret(key, &written) {
+            return written;
+        }
+        match written.lines().count() {
+            0 | 1 => "(not shown)".to_owned(),
+            lines => format!("(a table of {lines} lines, not shown)"),
         }
     }
 
@@ -162,7 +176,8 @@ impl<'a> Reader<'a> {
     fn note(&mut self, path: &str, given: &Given) {
         let setting = |key: String, given: &Given| Setting {
             key,
-            value: given.written(),
+            // Of a key that might hold a secret only what is right is ever shown, and that holds none.
+            value: given.shown(path),
             source: given.source.clone(),
         };
         match &given.shape {

@@ -1,11 +1,12 @@
 //! Which keys there are, and which one a wrong key was probably meant to be.
 //!
-//! - Owns: the guess, from spelling, from Postfix's names, and from keys in the wrong section.
-//! - Leaves to others: the tables of keys (`mod.rs`, `transport.rs`, `timeouts.rs`).
-//! - Always true: a guess names a key that exists.
+//! - Owns: the guess, from spelling, from Postfix's names, and from keys in the wrong section; which values may be secrets.
+//! - Leaves to others: the tables of keys (`mod.rs`, `transport.rs`, `timeouts.rs`, `tls.rs`, `sasl.rs`).
+//! - Always true: a guess names a key that exists; a password under a misspelt key is not shown.
 
 use super::Config;
 use super::error::nearest;
+use super::parse::is_secret_path;
 use super::transport::Transport;
 
 fn top_keys() -> impl Iterator<Item = &'static str> {
@@ -16,14 +17,49 @@ fn transport_keys() -> impl Iterator<Item = &'static str> {
     Transport::keys().map(|key| key.name)
 }
 
-/// Whether a path names a key.
-pub(super) fn is_known(path: &[String]) -> bool {
-    match path {
-        [key] => top_keys().any(|known| known == key),
-        [section, _, key] => section == "transport" && transport_keys().any(|known| known == key),
-        _ => false,
-    }
+/// The key that a path names, with its last word as it is spelled; case does not matter there.
+pub(super) fn spelled(path: &[String]) -> Option<Vec<String>> {
+    let (last, section) = path.split_last()?;
+    let is_it = |known: &&str| known.eq_ignore_ascii_case(last);
+    let known = match section {
+        [] => top_keys().find(is_it),
+        [section, _] if section == "transport" => transport_keys().find(is_it),
+        _ => None,
+    };
+    Some(section.iter().cloned().chain([known?.to_owned()]).collect())
 }
+
+/// Words of keys that hold secrets, here or elsewhere.
+const SECRET_WORDS: [&str; 5] = ["passw", "secret", "token", "sasl_user", "credential"];
+/// What Postfix and we put in front of the name of a file with a table.
+const MAP_TYPES: [&str; 11] =
+    ["texthash", "file", "hash", "lmdb", "btree", "cdb", "dbm", "sqlite", "mysql", "pgsql", "ldap"];
+
+/// Whether `value` may hold a secret, given for `key`: a password in the place of a file's name, under whatever key somebody
+/// took for the right one, or a private key.
+pub(super) fn may_be_secret(key: &str, value: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    if value.contains("-----BEGIN") {
+        return true;
+    }
+    if !SECRET_WORDS.iter().any(|word| key.contains(word)) {
+        return false;
+    }
+    let names_file = |value: &str| is_secret_path(value) && !value.contains([' ', ':']);
+    let is_map =
+        value.split_once(':').is_some_and(|(kind, path)| MAP_TYPES.contains(&kind) && names_file(path));
+    !(is_map || matches!(value, "" | "{}" | "{…}" | "[…]"))
+}
+
+/// Names of Postfix's that are not ours with another word in front.
+const OF_POSTFIX: [(&str, &str); 6] = [
+    ("tls_policy_maps", "the table is a section, [transport.NAME.tls_policy]"),
+    ("tls_fingerprint_cert_match", "it is tls_fingerprints here"),
+    ("tls_mandatory_protocols", "it is tls_protocols here"),
+    ("tls_chain_files", "they are tls_cert_file and tls_key_file here"),
+    ("use_tls", "it is tls_security_level here"),
+    ("enforce_tls", "it is tls_security_level here"),
+];
 
 /// What an unknown key at the top may have been meant to be; empty where nothing comes to mind.
 pub(super) fn hint_for_top_key(key: &str) -> String {
@@ -31,17 +67,21 @@ pub(super) fn hint_for_top_key(key: &str) -> String {
         return "a transport is a section, [transport.NAME]".to_owned();
     }
     // Postfix's names have the program in front.
-    let bare = ["lmtp_", "smtp_", "virtual_", "local_"].iter().find_map(|prefix| {
-        let bare = key.strip_prefix(prefix)?;
-        transport_keys().find(|known| *known == bare).map(|known| (prefix.trim_end_matches('_'), known))
-    });
+    let stripped = ["lmtp_", "smtp_", "virtual_", "local_"]
+        .iter()
+        .find_map(|prefix| Some((prefix.trim_end_matches('_'), key.strip_prefix(prefix)?)));
+    if let Some((_, what)) = stripped.and_then(|(_, bare)| OF_POSTFIX.iter().find(|(name, _)| *name == bare))
+    {
+        return (*what).to_owned();
+    }
+    let bare =
+        stripped.and_then(|(prefix, bare)| Some((prefix, transport_keys().find(|known| *known == bare)?)));
     match (bare, transport_keys().find(|known| *known == key)) {
         (Some((transport @ ("lmtp" | "smtp" | "local"), known)), _) => {
             format!("it is transport.{transport}.{known} here")
         }
         (_, Some(known)) => format!("it belongs to a transport: transport.lmtp.{known}"),
-        _ => match (nearest(&key.to_lowercase(), top_keys()), nearest(&key.to_lowercase(), transport_keys()))
-        {
+        _ => match (nearest(key, top_keys()), nearest(key, transport_keys())) {
             (Some(known), _) => format!("did you mean {known}?"),
             (None, Some(known)) => format!("did you mean transport.lmtp.{known}?"),
             (None, None) => String::new(),
@@ -54,7 +94,8 @@ pub(super) fn hint_for_transport_key(key: &str) -> String {
     if top_keys().any(|known| known == key) {
         return format!("{key} is no key of a transport: in the file it stands above the first [section]");
     }
-    nearest(&key.to_lowercase(), transport_keys())
-        .map(|known| format!("did you mean {known}?"))
-        .unwrap_or_default()
+    if let Some((_, what)) = OF_POSTFIX.iter().find(|(name, _)| *name == key) {
+        return (*what).to_owned();
+    }
+    nearest(key, transport_keys()).map(|known| format!("did you mean {known}?")).unwrap_or_default()
 }

@@ -4,6 +4,7 @@
 //! - Leaves to others: what a value means (`keys`, `parse`), defaults and which combinations work (`load`).
 //! - Always true: a value is text, a list of texts or a table, whatever its type was, with the name of its source.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,7 +17,8 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{Problem, Problems};
 use super::keys::{Given, Shape};
-use super::known::is_known;
+use super::known::{may_be_secret, spelled};
+use super::parse::is_secret_path;
 
 /// The file that is read where no other is named. It may be missing.
 pub const DEFAULT_FILE: &str = "/etc/lastmile/lastmile.toml";
@@ -261,19 +263,34 @@ fn is_ours(name: &str) -> bool {
 fn variable_layer(name: &str, value: &str) -> Result<(Vec<String>, Layer), String> {
     let name_of_key = name.get(PREFIX.len()..).unwrap_or_default().to_ascii_lowercase();
     let path_of = |name: &str| name.split("__").map(str::to_owned).collect::<Vec<_>>();
-    if let Some(path) = name_of_key.strip_suffix("_file").map(path_of)
-        && is_known(&path)
-        && !is_known(&path_of(&name_of_key))
-    {
-        let text = read_bounded(Path::new(value), VALUE_SIZE_MAX);
-        let text = text.map_err(|error| format!("{value}: {error}"))?;
-        let layer = Layer::of_one(format!("{value}, named by {name}"), &path, text.trim_end());
+    let path = path_of(&name_of_key);
+    if let Some(path) = spelled(&path) {
+        // Among them are keys that end so themselves, such as tls_cert_file.
+        return Ok((path.clone(), Layer::of_one(format!("environment {name}"), &path, value)));
+    }
+    if let Some(path) = name_of_key.strip_suffix("_file").and_then(|name| spelled(&path_of(name))) {
+        let text = value_in_file(&path, value)?;
+        let layer = Layer::of_one(format!("{value}, named by {name}"), &path, &text);
         return Ok((path, layer));
     }
-    let path = path_of(&name_of_key);
     check_path(&path)?;
     let layer = Layer::of_one(format!("environment {name}"), &path, value);
     Ok((path, layer))
+}
+
+/// The value of a key, from the file that a variable names. A table of passwords stays there until who delivers opens it.
+fn value_in_file(key: &[String], file: &str) -> Result<String, String> {
+    if key.last().is_some_and(|key| key == "sasl_password_maps") {
+        return match is_secret_path(file) {
+            true => Ok(format!("file:{file}")),
+            // Somebody may have taken it for the variable of the value itself.
+            false => {
+                Err("the path of a file is needed, one that begins with /; its value is not shown".to_owned())
+            }
+        };
+    }
+    let text = read_bounded(Path::new(file), VALUE_SIZE_MAX).map_err(|error| format!("{file}: {error}"))?;
+    Ok(text.trim_end().to_owned())
 }
 
 /// One layer for each `-o`.
@@ -288,10 +305,22 @@ fn override_layers(sources: &Sources, problems: &mut Problems) -> Vec<Layer> {
         });
         match layer {
             Ok(layer) => layers.push(layer),
-            Err(what) => problems.push(Problem::general(format!("option -o {option:?}: {what}"))),
+            Err(what) => {
+                let option = without_secret(option);
+                problems.push(Problem::general(format!("option -o {option:?}: {what}")));
+            }
         }
     }
     layers
+}
+
+/// An option as it may be shown.
+fn without_secret(option: &str) -> Cow<'_, str> {
+    match option.split_once('=') {
+        Some((key, value)) if may_be_secret(key, value.trim()) => format!("{key}=(not shown)").into(),
+        None if may_be_secret(option, option) => "(not shown)".into(),
+        _ => option.into(),
+    }
 }
 
 /// A path is a key, or `transport`, a name and a key. Tables are given as a whole: their names have dots.
@@ -302,6 +331,9 @@ fn check_path(path: &[String]) -> Result<(), String> {
         [section, ..] if matches!(section.as_str(), "routes" | "aliases") => {
             Err(format!("give {section} as a whole here, as in {section}={{ \"a\" = \"b\", \"c\" = \"d\" }}"))
         }
+        [section, name, key, ..] if section == "transport" && key == "tls_policy" => Err(format!(
+            "give tls_policy as a whole here, as in transport.{name}.tls_policy={{ \"mx.example.org\" = \"secure\" }}"
+        )),
         [section, ..] if section == "transport" => {
             Err("a transport's key is transport.NAME.key (LASTMILE_TRANSPORT__NAME__KEY)".to_owned())
         }

@@ -256,7 +256,11 @@ fn read_top(
 fn contradiction(settings: &[Setting], key: &str, what: &str) -> Problem {
     match settings.iter().find(|setting| setting.key == key) {
         Some(setting) => Problem::of_setting(setting, what),
-        None => Problem::general(format!("{key}: {what}")),
+        // An entry of a table that was given in one piece.
+        None => match settings.iter().find(|setting| key.starts_with(&format!("{}.", setting.key))) {
+            Some(table) => Problem::general(format!("{key} ({}): {what}", table.source)),
+            None => Problem::general(format!("{key}: {what}")),
+        },
     }
 }
 

@@ -21,9 +21,11 @@ mod parse;
 mod routes;
 mod sasl;
 mod secrets;
+mod server_key;
 mod services;
 mod timeouts;
 mod tls;
+mod tls_policy;
 mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +47,8 @@ pub use sasl::Sasl;
 pub use secrets::{PasswordMaps, Secrets};
 pub use services::service_port;
 pub use timeouts::{Timeout, Timeouts};
-pub use tls::{CertMatch, Fingerprint, Tls, TlsLevel, TlsPolicies, TlsPolicy, TlsProtocols, TlsServerName};
+pub use tls::{CertMatch, Fingerprint, Tls, TlsLevel, TlsPolicy, TlsProtocols, TlsServerName};
+pub use tls_policy::TlsPolicies;
 pub use transport::Transport;
 
 use keys::keys;

@@ -18,7 +18,7 @@ use figment::value::{Dict, Value};
 use super::choices::{Flags, InetProtocols, NotifyClass, NotifyClasses};
 use super::keys::{Given, Shape};
 use super::timeouts::Timeout;
-use super::tls::TlsProtocols;
+use super::tls::{CertMatch, Fingerprint, TlsProtocols};
 use crate::mail::Address;
 
 /// Ten years: longer than any mail waits, and far from the end of any clock.
@@ -152,6 +152,25 @@ pub(super) fn path(given: &Given) -> Result<PathBuf, String> {
     }
 }
 
+/// The path of a file that only who delivers opens: an absolute one, or below [`CREDENTIALS`].
+pub(super) fn secret_path(given: &Given) -> Result<PathBuf, String> {
+    let text = given.text()?;
+    if is_secret_path(text) {
+        Ok(text.into())
+    } else {
+        Err(format!("the path of a file is needed, one that begins with / or with {CREDENTIALS}/"))
+    }
+}
+
+/// Where the service manager puts what it hands to a service (systemd.exec(5), LoadCredential).
+pub(super) const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY";
+
+/// Whether `text` is the path of a file with secrets. What is a path cannot well be a secret itself.
+pub(super) fn is_secret_path(text: &str) -> bool {
+    let below = text.strip_prefix(CREDENTIALS).unwrap_or(text);
+    below.starts_with('/') && below.len() > 1 && !text.contains(|c: char| c.is_control())
+}
+
 /// A name without blanks: of a user, a group, a program.
 pub(super) fn word(given: &Given) -> Result<String, String> {
     let text = given.text()?;
@@ -273,24 +292,28 @@ pub(super) fn line_length_limit(given: &Given) -> Result<usize, String> {
     }
 }
 
-/// Versions of TLS: `TLSv1.2`, `TLSv1.3`, or the oldest one behind `>=`.
+/// Versions of TLS.
 pub(super) fn tls_protocols(given: &Given) -> Result<TlsProtocols, String> {
-    let mut protocols = TlsProtocols { v1_2: false, v1_3: false };
-    for word in given.words()? {
-        match word {
-            ">=TLSv1.2" => protocols = TlsProtocols { v1_2: true, v1_3: true },
-            "TLSv1.2" => protocols.v1_2 = true,
-            "TLSv1.3" | ">=TLSv1.3" => protocols.v1_3 = true,
-            other => {
-                return Err(format!("{other:?} is none: the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2"));
-            }
-        }
-    }
-    if protocols.v1_2 || protocols.v1_3 {
-        Ok(protocols)
-    } else {
-        Err("TLSv1.2 or TLSv1.3 is needed".to_owned())
-    }
+    TlsProtocols::of(given.words()?.into_iter())
+}
+
+/// Fingerprints of certificates or public keys.
+pub(super) fn fingerprints(given: &Given) -> Result<Vec<Fingerprint>, String> {
+    let words = given.words()?;
+    Fingerprint::list(words.iter().flat_map(|word| word.split('|')).filter(|word| !word.is_empty()))
+}
+
+/// Names that a certificate may be for; Postfix separates them by colons, too.
+pub(super) fn cert_matches(given: &Given) -> Result<Vec<CertMatch>, String> {
+    let words = given.words()?;
+    CertMatch::list(words.iter().flat_map(|word| word.split(':')).filter(|word| !word.is_empty()))
+}
+
+/// TOML reads `example.org = …` without quotes as a section `example`.
+pub(super) fn needs_no_quotes(name: &str, given: &Given) -> Result<(), String> {
+    let Shape::Table(below) = &given.shape else { return Ok(()) };
+    let rest = below.keys().next().map_or("…", String::as_str);
+    Err(format!("a name with dots needs quotes, as in \"{name}.{rest}\" = …"))
 }
 
 /// The entries of a table: a section of the file, or an inline table as text where the environment or `-o` gives
@@ -313,14 +336,4 @@ pub(super) fn inline_table(given: &Given) -> Result<BTreeMap<String, Given>, Str
             .collect()),
         _ => Err(needed()),
     }
-}
-
-/// Fingerprints.
-pub(super) fn fingerprints(given: &Given) -> Result<Vec<super::tls::Fingerprint>, String> {
-    given.words().map(|_| Vec::new())
-}
-
-/// Names of certificates.
-pub(super) fn cert_matches(given: &Given) -> Result<Vec<super::tls::CertMatch>, String> {
-    given.words().map(|_| Vec::new())
 }

@@ -9,8 +9,8 @@ use std::collections::btree_map::Entry;
 use std::iter::successors;
 use std::num::NonZeroU16;
 
-use super::keys::{Given, Shape, Wrong, WrongEntry};
-use super::parse::inline_table;
+use super::keys::{Given, Wrong, WrongEntry};
+use super::parse::{inline_table, needs_no_quotes};
 use crate::mail::{Address, BadNexthop, Destination, Nexthop, TransportName};
 
 /// Nexthops by recipient, in lower case.
@@ -98,11 +98,7 @@ impl Nexthops {
 
 /// What a route is asked by, in lower case: `user@domain`, `domain`, `.domain` or `*`.
 fn route_key(name: &str, given: &Given) -> Result<String, String> {
-    // TOML reads `example.org = …` without quotes as a section `example`.
-    if let Shape::Table(below) = &given.shape {
-        let rest = below.keys().next().map_or("…", String::as_str);
-        return Err(format!("a name with dots needs quotes, as in \"{name}.{rest}\" = …"));
-    }
+    needs_no_quotes(name, given)?;
     let bad = || "a route is for an address, a domain, a .domain (all below it) or \"*\"".to_owned();
     if name == "*" {
         return Ok(name.to_owned());

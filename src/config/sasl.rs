@@ -1,8 +1,10 @@
 //! SASL: whether and how we log in to a server.
 //!
-//! - Owns: the keys `sasl_…` of a transport.
+//! - Owns: the keys `sasl_…` of a transport, and which of their values cannot go together.
 //! - Leaves to others: names and passwords (`secrets`), the exchange (`smtp::auth`).
-//! - Always true: nothing secret stands here, but for a table that came by a `_FILE` variable, which nobody prints.
+//! - Always true: nothing secret stands here, only where it is found.
+
+use std::borrow::Cow;
 
 use super::keys::keys;
 use super::parse;
@@ -19,7 +21,7 @@ keys! {
     /// Whether we log in at all.
     auth_enable: bool = "no", parse::yes_no;
     /// Where names and passwords stand, by server. Without an entry there is no attempt to log in.
-    password_maps: Option<PasswordMaps> = "", PasswordMaps::read;
+    password_maps: Option<PasswordMaps> = "", parse::optional(PasswordMaps::read);
     /// What a mechanism must not do where there is no TLS.
     security_options: SecurityOptions = "noplaintext, noanonymous", parse::described_choice;
     /// The same over TLS; `None`: plain text is allowed where the server has proved who it is, and not elsewhere.
@@ -28,7 +30,52 @@ keys! {
     mechanism_filter: Vec<String> = "", parse::keywords;
 }
 
+/// The mechanisms that we have.
+const MECHANISMS: [&str; 10] = [
+    "EXTERNAL",
+    "SCRAM-SHA-256-PLUS",
+    "SCRAM-SHA-1-PLUS",
+    "SCRAM-SHA-256",
+    "SCRAM-SHA-1",
+    "CRAM-MD5",
+    "PLAIN",
+    "LOGIN",
+    "OAUTHBEARER",
+    "XOAUTH2",
+];
+
 impl Sasl {
+    /// Combinations that cannot work: the key to name, without `transport.NAME.`, and why.
+    pub(super) fn contradictions(&self) -> Vec<(Cow<'static, str>, String)> {
+        let mut found = Vec::new();
+        let mut note = |key: &'static str, what: String| found.push((Cow::Borrowed(key), what));
+        if self.auth_enable && self.password_maps.is_none() {
+            note(
+                "sasl_auth_enable",
+                "nobody knows by which name and password: set sasl_password_maps".to_owned(),
+            );
+        }
+        let is_unknown = |name: &String| !MECHANISMS.contains(&name.as_str());
+        if !self.mechanism_filter.is_empty() && self.mechanism_filter.iter().all(is_unknown) {
+            note(
+                "sasl_mechanism_filter",
+                format!("none of these mechanisms is known; the known ones are {}", MECHANISMS.join(", ")),
+            );
+        }
+        let impossible = |options: SecurityOptions| options.no_dictionary && options.mutual_auth;
+        let sets = [
+            ("sasl_security_options", Some(self.security_options)),
+            ("sasl_tls_security_options", self.tls_security_options),
+        ];
+        for (key, _) in sets.into_iter().filter(|(_, options)| options.is_some_and(impossible)) {
+            note(
+                key,
+                "no mechanism has both nodictionary and mutual_auth, so nobody could log in".to_owned(),
+            );
+        }
+        found
+    }
+
     /// What a mechanism must not do: over TLS where `is_encrypted`, with a server that has proved who it is where
     /// `is_authenticated`.
     pub fn options_for(&self, is_encrypted: bool, is_authenticated: bool) -> SecurityOptions {

@@ -1,16 +1,19 @@
 //! TLS: what a connection must prove before mail goes over it.
 //!
-//! - Owns: the keys `tls_…` of a transport, their words, and which of them hold for a server.
-//! - Leaves to others: the files that they name (`secrets`), handshakes and certificates (`net`).
+//! - Owns: the keys `tls_…` of a transport, their words, which of them hold for a server, and which cannot go together.
+//! - Leaves to others: the table for single servers (`tls_policy`), the files that keys name (`secrets`), handshakes and
+//!   certificates (`net`).
 //! - Always true: where TLS is mandatory for a server, nothing here makes it optional but a policy for that server.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::keys::keys;
-use super::parse;
+use super::keys::{keys, quoted};
+use super::parse::{self, is_host_name};
+use super::tls_policy::{PolicyEntry, TlsPolicies};
 use crate::mail::Server;
 
 keys! {
@@ -25,13 +28,13 @@ keys! {
     /// Whether TLS begins with the connection, without STARTTLS (RFC 8314 section 3).
     wrappermode: bool = "no", parse::yes_no;
     /// Certificates of the authorities that are trusted, in PEM.
-    ca_file as "CAfile": Option<PathBuf> = "", parse::optional(parse::path);
+    ca_file as "CAfile": Option<PathBuf> = "", parse::optional(parse::secret_path);
     /// A directory of such files. Without this and [`Tls::ca_file`] the system's authorities are trusted.
-    ca_path as "CApath": Option<PathBuf> = "", parse::optional(parse::path);
+    ca_path as "CApath": Option<PathBuf> = "", parse::optional(parse::secret_path);
     /// The certificate that we show to servers that ask for one, with its chain, in PEM.
-    cert_file: Option<PathBuf> = "", parse::optional(parse::path);
+    cert_file: Option<PathBuf> = "", parse::optional(parse::secret_path);
     /// Its private key; `None`: it stands in [`Tls::cert_file`], too.
-    key_file: Option<PathBuf> = "", parse::optional(parse::path);
+    key_file: Option<PathBuf> = "", parse::optional(parse::secret_path);
     /// The name that the handshake asks for (RFC 6066 section 3).
     servername: TlsServerName = "hostname", parse::described_choice;
     /// The versions that are spoken.
@@ -143,20 +146,6 @@ pub enum CertMatch {
     Below(String),
 }
 
-/// What holds for single servers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsPolicies(BTreeMap<String, PolicyEntry>);
-
-/// What a line of the policy table says. What it does not say is the transport's affair.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct PolicyEntry {
-    level: TlsLevel,
-    matches: Option<Vec<CertMatch>>,
-    fingerprints: Option<Vec<Fingerprint>>,
-    servername: Option<TlsServerName>,
-    protocols: Option<TlsProtocols>,
-}
-
 /// What holds for one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsPolicy<'a> {
@@ -201,16 +190,148 @@ impl Tls {
     }
 }
 
-impl TlsPolicies {
-    /// The value of `tls_policy`.
-    fn read(given: &super::keys::Given) -> Result<Self, super::keys::Wrong> {
-        parse::inline_table(given)?;
-        Ok(Self::default())
+impl Tls {
+    /// Combinations that cannot work: the key to name, without `transport.NAME.`, and why.
+    pub(super) fn contradictions(&self) -> Vec<(Cow<'static, str>, String)> {
+        let mut found = Vec::new();
+        let mut note = |key: &'static str, what: String| found.push((Cow::Borrowed(key), what));
+        if self.key_file.is_some() && self.cert_file.is_none() {
+            note(
+                "tls_key_file",
+                "a key without its certificate is of no use: set tls_cert_file, too".to_owned(),
+            );
+        }
+        if let Some(what) = self.security_level.and_then(|level| self.wrong_level(level, None, None)) {
+            note("tls_security_level", what);
+        }
+        found.extend(self.policy.entries().filter_map(|(entry, is_socket)| {
+            let what = self.wrong_level(entry.level, entry.matches.as_deref(), entry.fingerprints.as_deref());
+            let what = what.or_else(|| is_socket.then(|| self.nameless(entry)).flatten())?;
+            Some((Cow::Owned(format!("tls_policy.{}", quoted(&entry.name))), what))
+        }));
+        found
     }
 
-    /// The entry for `server`: by host and port, by host, by each domain above it; a socket by its path.
-    fn find(&self, _server: &Server) -> Option<&PolicyEntry> {
-        self.0.values().next()
+    /// Why a level cannot work with the other keys, where an entry of the table has `matches` and `fingerprints` of its own.
+    fn wrong_level(
+        &self,
+        level: TlsLevel,
+        matches: Option<&[CertMatch]>,
+        fingerprints: Option<&[Fingerprint]>,
+    ) -> Option<String> {
+        let no_name =
+            |key: &str| format!("{key} is empty, so no certificate would do: name what one may be for");
+        match level {
+            TlsLevel::None | TlsLevel::May if self.wrappermode => Some(format!(
+                "with tls_wrappermode = yes TLS begins with the connection; the level {level} would do without it: \
+                 take encrypt or a higher one"
+            )),
+            TlsLevel::Fingerprint if fingerprints.unwrap_or(&self.fingerprints).is_empty() => {
+                Some("there is no fingerprint that a certificate could have: set tls_fingerprints".to_owned())
+            }
+            TlsLevel::Verify if matches.unwrap_or(&self.verify_cert_match).is_empty() => {
+                Some(no_name("tls_verify_cert_match"))
+            }
+            TlsLevel::Secure if matches.unwrap_or(&self.secure_cert_match).is_empty() => {
+                Some(no_name("tls_secure_cert_match"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Why no certificate would do for a socket: a path is no name of a host.
+    fn nameless(&self, entry: &PolicyEntry) -> Option<String> {
+        let matches = match entry.level {
+            TlsLevel::Secure => entry.matches.as_ref().unwrap_or(&self.secure_cert_match),
+            TlsLevel::Verify => entry.matches.as_ref().unwrap_or(&self.verify_cert_match),
+            _ => return None,
+        };
+        let is_of_nexthop = |wanted: &CertMatch| matches!(wanted, CertMatch::Nexthop | CertMatch::DotNexthop);
+        matches.iter().all(is_of_nexthop).then(|| {
+            "a socket has no host name that a certificate could be for: name one with match=".to_owned()
+        })
+    }
+}
+
+impl TlsProtocols {
+    /// `TLSv1.2`, `TLSv1.3`, or the oldest one behind `>=`.
+    pub(super) fn of<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let mut protocols = Self { v1_2: false, v1_3: false };
+        for word in words {
+            match word {
+                ">=TLSv1.2" => protocols = Self { v1_2: true, v1_3: true },
+                "TLSv1.2" => protocols.v1_2 = true,
+                "TLSv1.3" | ">=TLSv1.3" => protocols.v1_3 = true,
+                other => {
+                    return Err(format!(
+                        "{other:?} is none: the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2"
+                    ));
+                }
+            }
+        }
+        if protocols.v1_2 || protocols.v1_3 {
+            Ok(protocols)
+        } else {
+            Err("TLSv1.2 or TLSv1.3 is needed".to_owned())
+        }
+    }
+}
+
+impl Fingerprint {
+    /// Several, each in hexadecimal.
+    pub(super) fn list<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<Self>, String> {
+        words.map(str::parse).collect()
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits: Option<Vec<u8>> = if text.contains(':') {
+            text.split(':').map(octet).collect()
+        } else {
+            text.as_bytes().chunks(2).map(|pair| octet(std::str::from_utf8(pair).ok()?)).collect()
+        };
+        let octets = digits.and_then(|octets| <[u8; 32]>::try_from(octets).ok());
+        octets.map(Self).ok_or_else(|| {
+            format!(
+                "{text:?} is no fingerprint: 64 hexadecimal digits are needed, SHA-256 of the certificate or of its public key"
+            )
+        })
+    }
+}
+
+/// Two hexadecimal digits.
+fn octet(pair: &str) -> Option<u8> {
+    let is_pair = pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_pair { u8::from_str_radix(pair, 16).ok() } else { None }
+}
+
+impl CertMatch {
+    /// Several names, or words for them.
+    pub(super) fn list<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<Self>, String> {
+        words.map(str::parse).collect()
+    }
+}
+
+impl FromStr for CertMatch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match (text, text.strip_prefix('.')) {
+            ("hostname", _) => Self::Hostname,
+            ("nexthop", _) => Self::Nexthop,
+            ("dot-nexthop", _) => Self::DotNexthop,
+            (_, Some(domain)) if is_host_name(domain) => Self::Below(domain.to_ascii_lowercase()),
+            (name, _) if is_host_name(name) => Self::Name(name.to_ascii_lowercase()),
+            (name, _) => {
+                let below = name.strip_prefix("*.").filter(|domain| is_host_name(domain)).map(|domain| {
+                    format!(": names are compared as they are; write .{domain} for all below {domain}")
+                });
+                return Err(format!("{name:?} is no name of a host{}", below.unwrap_or_default()));
+            }
+        })
     }
 }
 
@@ -221,7 +342,16 @@ impl FromStr for TlsServerName {
         Ok(match text {
             "" | "none" => Self::None,
             "hostname" => Self::Hostname,
-            name => Self::Name(name.to_owned()),
+            // RFC 6066 section 3 allows no addresses.
+            name if is_host_name(name) && name.parse::<IpAddr>().is_err() => {
+                Self::Name(name.to_ascii_lowercase())
+            }
+            _ => {
+                return Err(
+                    "the server's name is \"hostname\", \"none\" or the name of a host; an address is none"
+                        .to_owned(),
+                );
+            }
         })
     }
 }

@@ -4,6 +4,7 @@
 //! - Leaves to others: everything that goes over the wire.
 //! - Always true: at least one delivery at a time may run, and a bound address is of a family that is in use.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -114,13 +115,14 @@ impl Transport {
         self.bind_address.iter().copied().find(|own| own.is_ipv4() == peer.is_ipv4())
     }
 
-    /// Combinations that cannot work: the key to name, and why.
-    pub(super) fn contradictions(&self) -> Vec<(&'static str, String)> {
+    /// Combinations that cannot work: the key to name, without `transport.NAME.`, and why.
+    pub fn contradictions(&self) -> Vec<(Cow<'static, str>, String)> {
         let unused = self.bind_address.iter().find(|own| !self.inet_protocols.allows(**own));
         let unused = unused.map(|own| {
-            ("bind_address", format!("{own} is never used while inet_protocols is {}", self.inet_protocols))
+            let what = format!("{own} is never used while inet_protocols is {}", self.inet_protocols);
+            ("bind_address".into(), what)
         });
-        unused.into_iter().collect()
+        unused.into_iter().chain(self.tls.contradictions()).chain(self.sasl.contradictions()).collect()
     }
 }
 

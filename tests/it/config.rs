@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use tempfile::NamedTempFile;
 
 mod shipped;
+mod tls;
 
 const SHIPPED_FILE: &str = include_str!("../../etc/lastmile/lastmile.toml");
 const MANUAL_PAGE: &str = include_str!("../../packaging/man/lastmile.toml.5");
@@ -432,8 +433,8 @@ fn unknown_keys_are_refused_with_a_guess_at_what_was_meant() {
              [transport.NAME]",
         ),
         (
-            "transport.lmtp.tls_security_level = \"may\"",
-            "transport.lmtp.tls_security_level = \"may\" (FILE): there is no such key",
+            "transport.lmtp.tls_security = \"may\"",
+            "transport.lmtp.tls_security = \"may\" (FILE): there is no such key",
         ),
     ] {
         assert_eq!(from_file(file).unwrap_err(), [said], "{file}");

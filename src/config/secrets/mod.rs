@@ -13,22 +13,33 @@ use rustls::sign::CertifiedKey;
 
 use super::error::ConfigError;
 use super::keys::Given;
+use super::parse::is_secret_path;
 use crate::mail::Server;
-use crate::smtp::{Credentials, Secret};
+use crate::smtp::Credentials;
 
 /// Where names and passwords stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordMaps {
-    /// `texthash:/FILE`.
+    /// `texthash:/FILE`: a table, which not everybody may read.
+    Texthash(PathBuf),
+    /// `file:/FILE`, what a variable that ends in `_FILE` amounts to: the table, or the word for one. It was put there for us
+    /// alone, whatever its mode says.
     File(PathBuf),
-    /// The table itself, as a `_FILE` variable has brought it.
-    Here(Secret),
 }
 
 impl PasswordMaps {
-    /// The value of `sasl_password_maps`.
-    pub(super) fn read(_given: &Given) -> Result<Option<Self>, String> {
-        Ok(None)
+    /// The value of `sasl_password_maps`. The error does not repeat it.
+    pub(super) fn read(given: &Given) -> Result<Self, String> {
+        let text = given.text()?;
+        let path = |path: &str| is_secret_path(path).then(|| PathBuf::from(path));
+        match text.split_once(':') {
+            Some(("texthash", rest)) => path(rest).map(Self::Texthash),
+            Some(("file", rest)) => path(rest).map(Self::File),
+            _ => None,
+        }
+        .ok_or_else(|| {
+            "texthash:/FILE is needed; names and passwords stand in that file, never here".to_owned()
+        })
     }
 }
 
