@@ -272,7 +272,7 @@ impl CachedConnection {
         if !self.cached.as_ref().is_some_and(fits) {
             self.close(&|| true);
         }
-        let cached = self.cached.take()?;
+        let mut cached = self.cached.take()?;
         (!cached.connection.is_stale()).then_some(cached.connection)
     }
 

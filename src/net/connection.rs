@@ -160,7 +160,7 @@ impl Connection {
 
     /// Whether the idle socket has anything to read: a 421, the end of file, whatever. Nothing is awaited, so all of
     /// that means that the connection is of no more use.
-    pub fn is_stale(&self) -> bool {
+    pub fn is_stale(&mut self) -> bool {
         self.link.is_readable(Duration::ZERO)
     }
 

@@ -1,8 +1,9 @@
-//! One socket: replies in, bytes out, each within a deadline.
+//! One socket: replies in, bytes out, each within a deadline, in clear or over TLS.
 //!
 //! - Owns: the socket, its timeouts, bytes that were read and not used yet.
-//! - Leaves to others: what is awaited and for how long (`connection`), who else hears it (`tap`).
-//! - Always true: a peer that drips bytes cannot stretch a deadline, because each read gets what is left of it.
+//! - Leaves to others: what is awaited and for how long (`connection`), who else hears it (`tap`), TLS itself (`tls`).
+//! - Always true: a peer that drips bytes cannot stretch a deadline, because each read gets what is left of it. What was
+//!   begun over TLS never goes on in clear.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -12,17 +13,23 @@ use socket2::Socket;
 
 use super::peer::Peer;
 use super::tap::Tap;
-use crate::smtp::{BadReply, Cause, Reply, parse_reply};
+use super::tls::{TlsError, TlsSessions, TlsStream};
+use crate::config::{TlsPolicy, Transport};
+use crate::mail::Server;
+use crate::smtp::{self, BadReply, Cause, Reply, parse_reply};
 
 const READ_SIZE: usize = 4096;
 /// Octets written at once. The kernel cuts a write to a UNIX socket into packets, and each of them may wait as long as
 /// the send timeout says: so one write must not be many packets.
 const WRITE_SIZE_MAX: usize = 128 * 1024;
 
+/// How long [`Link::early_reply`] reads on while there is something to read.
+const EARLY_REPLY_MAX: Duration = Duration::from_secs(1);
+
 /// A connected socket.
 #[derive(Debug)]
 pub struct Link {
-    socket: Socket,
+    wire: Wire,
     peer: Peer,
     /// What was read is its beginning, up to `filled`; of that, what stands from `used` on is not used yet.
     input: Vec<u8>,
@@ -35,6 +42,15 @@ pub struct Link {
     tap: Tap,
 }
 
+/// How octets get to the peer.
+#[derive(Debug)]
+enum Wire {
+    Plain(Socket),
+    Tls(Box<TlsStream>),
+    /// A handshake has failed.
+    Closed,
+}
+
 /// A write that failed, or the peer's early word on it.
 pub type Written = Result<(), Cause>;
 
@@ -43,7 +59,7 @@ impl Link {
     pub fn new(socket: Socket, peer: Peer, tap: Tap) -> Self {
         let flight_size = flight_size(&socket);
         Self {
-            socket,
+            wire: Wire::Plain(socket),
             peer,
             input: vec![0; READ_SIZE],
             used: 0,
@@ -58,6 +74,48 @@ impl Link {
     /// The other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Begins TLS, until `deadline`, as `policy` asks for `server`. After an error the link is closed; but where the
+    /// certificate was the reason ([`TlsError::Certificate`]), QUIT can still be said, and nothing else should be.
+    pub fn start_tls(
+        &mut self,
+        sessions: &mut TlsSessions,
+        server: &Server,
+        transport: &Transport,
+        policy: &TlsPolicy<'_>,
+        deadline: Instant,
+    ) -> Result<(), TlsError> {
+        let wire = std::mem::replace(&mut self.wire, Wire::Closed);
+        // Whoever can put something in between the two must not have it taken for the server's words under TLS.
+        if self.has_surplus() {
+            return Err(TlsError::Handshake(
+                "the server sent more in clear than the reply to STARTTLS".to_owned(),
+            ));
+        }
+        let Wire::Plain(socket) = wire else {
+            return Err(TlsError::Handshake("TLS was begun on this connection already".to_owned()));
+        };
+        let mut stream = sessions.start(socket, server, transport, policy, deadline)?;
+        let judged = stream.judge(&self.peer, server, transport, policy);
+        self.wire = Wire::Tls(Box::new(stream));
+        self.flight_size = less_records(self.flight_size);
+        // The handshake had its own.
+        (self.receive_timeout, self.send_timeout) = (Duration::ZERO, Duration::ZERO);
+        judged
+    }
+
+    /// TLS, if it is spoken.
+    pub fn tls(&self) -> Option<&TlsStream> {
+        match &self.wire {
+            Wire::Tls(stream) => Some(stream),
+            Wire::Plain(_) | Wire::Closed => None,
+        }
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_tls(&self) -> bool {
+        self.tls().is_some()
     }
 
     /// Who hears what is said.
@@ -131,11 +189,12 @@ impl Link {
             // The parser bounds what is kept of a reply without end.
             self.input.resize(self.filled + READ_SIZE, 0);
         }
-        let read = self.socket.read(&mut self.input[self.filled..]);
+        let read = self.wire.read(&mut self.input[self.filled..]);
         self.filled += *read.as_ref().unwrap_or(&0);
         match read {
             Ok(0) => Err(Cause::LostConnection),
             Ok(_) => Ok(()),
+            // A signal, or a record of TLS that holds no reply.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) if is_timeout(&error) => Err(Cause::TimedOut),
             Err(error) => Err(Cause::Io(error)),
@@ -148,7 +207,7 @@ impl Link {
             return Err(Cause::TimedOut);
         }
         if differs(self.receive_timeout, left) {
-            self.socket.set_read_timeout(Some(at_least_a_tick(left))).map_err(Cause::Io)?;
+            self.wire.socket()?.set_read_timeout(Some(at_least_a_tick(left))).map_err(Cause::Io)?;
             self.receive_timeout = left;
         }
         Ok(())
@@ -159,7 +218,7 @@ impl Link {
             return Err(Cause::TimedOut);
         }
         if differs(self.send_timeout, left) {
-            self.socket.set_write_timeout(Some(at_least_a_tick(left))).map_err(Cause::Io)?;
+            self.wire.socket()?.set_write_timeout(Some(at_least_a_tick(left))).map_err(Cause::Io)?;
             self.send_timeout = left;
         }
         Ok(())
@@ -171,22 +230,10 @@ impl Link {
         self.write(commands, Duration::MAX, deadline)
     }
 
-    // STUB
-    pub fn write_line(&mut self, line: &crate::smtp::Line, deadline: Instant) -> Written {
+    /// Writes a line that may hold a secret, until `deadline`: whoever listens hears what may be shown of it.
+    pub fn write_line(&mut self, line: &smtp::Line, deadline: Instant) -> Written {
+        self.tap.commands(format!("{}\r\n", line.shown).as_bytes());
         self.write(&line.octets, Duration::MAX, deadline)
-    }
-    pub fn tls(&self) -> Option<&super::tls::TlsStream> {
-        None
-    }
-    pub fn start_tls(
-        &mut self,
-        _: &mut super::tls::TlsSessions,
-        _: &crate::mail::Server,
-        _: &crate::config::Transport,
-        _: &crate::config::TlsPolicy<'_>,
-        _: Instant,
-    ) -> Result<(), super::tls::TlsError> {
-        Ok(())
     }
 
     /// Writes content: each progress may take `progress`, the whole until `deadline`.
@@ -195,12 +242,12 @@ impl Link {
     }
 
     fn write(&mut self, mut bytes: &[u8], progress: Duration, deadline: Instant) -> Written {
-        while !bytes.is_empty() {
+        while !bytes.is_empty() || self.wire.is_writing() {
             self.limit_writing(deadline.saturating_duration_since(Instant::now()).min(progress))?;
-            match self.socket.write(&bytes[..bytes.len().min(WRITE_SIZE_MAX)]) {
-                Ok(0) => return Err(Cause::LostConnection),
+            match self.wire.write(&bytes[..bytes.len().min(WRITE_SIZE_MAX)]) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WriteZero => return Err(Cause::LostConnection),
                 Err(error) if is_timeout(&error) => return Err(Cause::TimedOut),
                 Err(error) => return Err(Cause::Io(error)),
             }
@@ -209,23 +256,60 @@ impl Link {
     }
 
     /// Whether anything can be read, the end of file included, within `wait`.
-    pub fn is_readable(&self, wait: Duration) -> bool {
-        let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
-        let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
-        // A poll that fails says nothing good about the socket.
-        self.has_surplus()
-            || rustix::event::poll(&mut descriptors, Some(&timeout)).map_or(true, |ready| ready > 0)
+    pub fn is_readable(&mut self, wait: Duration) -> bool {
+        if self.has_surplus() {
+            return true;
+        }
+        match &mut self.wire {
+            Wire::Plain(socket) => has_input(socket, wait),
+            Wire::Tls(stream) => has_news(stream, wait),
+            Wire::Closed => true,
+        }
     }
 
     /// What the peer said before it stopped reading: replies that are there without waiting for more.
     pub fn early_reply(&mut self) -> Result<Option<Reply>, Cause> {
+        let deadline = Instant::now() + EARLY_REPLY_MAX;
         loop {
             match self.buffered_reply()? {
                 Some(reply) => return Ok(Some(reply)),
                 None if !self.is_readable(Duration::ZERO) => return Ok(None),
-                None => self.fill(Instant::now() + Duration::from_secs(1))?,
+                None => self.fill(deadline)?,
             }
         }
+    }
+}
+
+impl Wire {
+    fn socket(&self) -> Result<&Socket, Cause> {
+        match self {
+            Self::Plain(socket) => Ok(socket),
+            Self::Tls(stream) => Ok(stream.socket()),
+            Self::Closed => Err(Cause::LostConnection),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+            Self::Closed => Ok(0),
+        }
+    }
+
+    /// How many of `bytes` need not be written any more; with TLS perhaps none in this turn, and some of them may still
+    /// have to leave.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self {
+            Self::Plain(socket) => socket.write(bytes)?,
+            Self::Tls(stream) => return stream.write(bytes),
+            Self::Closed => 0,
+        };
+        if written > 0 { Ok(written) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    fn is_writing(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.is_writing())
     }
 }
 
@@ -237,6 +321,34 @@ impl From<BadReply> for Cause {
 
 fn flight_size(socket: &Socket) -> usize {
     socket.send_buffer_size().unwrap_or(0).max(2 * READ_SIZE) / 2
+}
+
+/// What is left of `flight_size` for what goes into records of TLS: a record of up to 16384 octets has at most 29 more,
+/// and a flight is written in a few pieces, each of which may be a record by itself.
+fn less_records(flight_size: usize) -> usize {
+    flight_size - flight_size / 32
+}
+
+/// Whether anything can be read from `socket`, the end of file included, within `wait`.
+fn has_input(socket: &Socket, wait: Duration) -> bool {
+    let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+    let mut descriptors = [PollFd::new(socket, PollFlags::IN)];
+    // A poll that fails says nothing good about the socket.
+    rustix::event::poll(&mut descriptors, Some(&timeout)).map_or(true, |ready| ready > 0)
+}
+
+/// The same for plain text: what else comes over TLS is taken in on the way.
+fn has_news(stream: &mut TlsStream, wait: Duration) -> bool {
+    let deadline = Instant::now() + wait;
+    loop {
+        if stream.has_news() {
+            return true;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || !has_input(stream.socket(), left) {
+            return false;
+        }
+    }
 }
 
 /// To a socket, zero means "wait for ever".

@@ -1,0 +1,221 @@
+//! Whom a server's certificate shows it to be, and whether that is whom we asked for.
+//!
+//! - Owns: which certificates meet which level, by authority, by name, by fingerprint.
+//! - Leaves to others: chains and names (webpki), the words for what is wrong with them (`words`), levels and policies
+//!   (`config`).
+//! - Always true: it judges the certificate of this connection at this moment, whatever an earlier one has shown. In the
+//!   handshake only the signature is checked, by which the server proves that it has the certificate's key.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use ring::digest::{SHA256, digest};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{self, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::{Trust, words};
+use crate::config::{CertMatch, Fingerprint, Secrets, TlsLevel, TlsPolicy};
+use crate::mail::Server;
+use crate::net::peer::Peer;
+
+/// Whom the certificates lead to that `peer` has shown, its own first. An error says why that is not whom `policy` asks
+/// for.
+pub(super) fn judge(
+    chain: &[CertificateDer<'_>],
+    peer: &Peer,
+    server: &Server,
+    secrets: &Secrets,
+    policy: &TlsPolicy<'_>,
+) -> Result<Trust, String> {
+    let Some((own, intermediates)) = chain.split_first() else {
+        return if policy.level.authenticates() {
+            Err("Server certificate not trusted: there is none".to_owned())
+        } else {
+            Ok(Trust::Anonymous)
+        };
+    };
+    let trusted = || {
+        let roots = secrets.roots().cloned().unwrap_or_else(system_roots);
+        check_chain(own, intermediates, &roots, UnixTime::now())
+            .map_err(|error| words::untrusted(&error, chain, roots.is_empty()))
+    };
+    match policy.level {
+        TlsLevel::None | TlsLevel::May | TlsLevel::Encrypt => {
+            Ok(if trusted().is_ok() { Trust::Trusted } else { Trust::Untrusted })
+        }
+        TlsLevel::Fingerprint => check_fingerprint(own, policy.fingerprints)
+            .map_err(|words| format!("Server certificate not verified: {words}")),
+        TlsLevel::Verify | TlsLevel::Secure => {
+            trusted().map_err(|words| format!("Server certificate not trusted: {words}"))?;
+            check_names(own, &accepted_names(policy.matches, peer, server))
+                .map_err(|words| format!("Server certificate not verified: {words}"))?;
+            Ok(Trust::Verified)
+        }
+    }
+}
+
+/// Whether `own` was issued for a server by one of `roots`, with `intermediates` in between.
+fn check_chain(
+    own: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    now: UnixTime,
+) -> Result<(), rustls::Error> {
+    let algorithms = crypto::ring::default_provider().signature_verification_algorithms.all;
+    let parsed = ParsedCertificate::try_from(own)?;
+    match verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms) {
+        // Administrators trust a single server by naming the certificate that it has issued to itself; what openssl makes
+        // for that is an authority's. By now its dates have been looked at.
+        Err(error) if words::is_authority(&error) && is_among(own, roots) => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether `own` is itself one of `roots`.
+fn is_among(own: &CertificateDer<'_>, roots: &RootCertStore) -> bool {
+    webpki::anchor_from_trusted_cert(own).is_ok_and(|anchor| roots.roots.contains(&anchor))
+}
+
+/// Whether `own`, or its public key, has one of `known`. The error is half a sentence, and names both.
+fn check_fingerprint(own: &CertificateDer<'_>, known: &[Fingerprint]) -> Result<Trust, String> {
+    let certificate = fingerprint(own);
+    let key = webpki::EndEntityCert::try_from(own)
+        .map(|parsed| fingerprint(&parsed.subject_public_key_info()))
+        .map_err(|_| "it cannot be read".to_owned())?;
+    if known.contains(&certificate) || known.contains(&key) {
+        return Ok(Trust::Verified);
+    }
+    Err(words::other_fingerprints(certificate, key))
+}
+
+fn fingerprint(der: &[u8]) -> Fingerprint {
+    let mut octets = [0; 32];
+    octets.copy_from_slice(digest(&SHA256, der).as_ref());
+    Fingerprint(octets)
+}
+
+/// A name that a certificate may be for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Accepted<'a> {
+    /// This host or address.
+    Host(&'a str),
+    /// Any host below this domain.
+    Below(&'a str),
+}
+
+impl fmt::Display for Accepted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host) => f.write_str(host),
+            Self::Below(domain) => write!(f, "a host below {domain}"),
+        }
+    }
+}
+
+/// The names that `matches` stand for, where `server` is asked for and `peer` is the one who answers.
+fn accepted_names<'a>(matches: &'a [CertMatch], peer: &'a Peer, server: &'a Server) -> Vec<Accepted<'a>> {
+    let nexthop = match server {
+        Server::Unix(_) => peer.host(),
+        Server::Tcp { host, .. } => host,
+    };
+    let accepted = |name: &'a CertMatch| match name {
+        CertMatch::Hostname => Some(Accepted::Host(peer.host())),
+        CertMatch::Nexthop => Some(Accepted::Host(nexthop)),
+        // Nothing is below an address.
+        CertMatch::DotNexthop => nexthop.parse::<IpAddr>().is_err().then_some(Accepted::Below(nexthop)),
+        CertMatch::Name(name) => Some(Accepted::Host(name)),
+        CertMatch::Below(domain) => Some(Accepted::Below(domain)),
+    };
+    matches.iter().filter_map(accepted).collect()
+}
+
+/// Whether `own` is for one of the `accepted`. The error is half a sentence with the names on both sides.
+fn check_names(own: &CertificateDer<'_>, accepted: &[Accepted<'_>]) -> Result<(), String> {
+    let unreadable = "it cannot be read".to_owned();
+    let Ok(parsed) = ParsedCertificate::try_from(own) else { return Err(unreadable) };
+    let Ok(names) = webpki::EndEntityCert::try_from(own) else { return Err(unreadable) };
+    let is_met = |accepted: &Accepted<'_>| match accepted {
+        Accepted::Host(host) => {
+            ServerName::try_from(*host).is_ok_and(|host| verify_server_name(&parsed, &host).is_ok())
+        }
+        Accepted::Below(domain) => names.valid_dns_names().any(|name| is_below(name, domain)),
+    };
+    if accepted.iter().any(is_met) { Ok(()) } else { Err(words::other_names(own, accepted)) }
+}
+
+/// Whether `name` is below `domain`. `*.example.org` is for nothing but hosts below `example.org`; but `*.org` is for too
+/// many others.
+fn is_below(name: &str, domain: &str) -> bool {
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    let (Some(at), false) = (name.len().checked_sub(domain.len()), domain.is_empty()) else { return false };
+    match (name.get(..at), name.get(at..)) {
+        (Some(front), Some(end)) => {
+            front.len() > 1 && front.ends_with('.') && end.eq_ignore_ascii_case(domain)
+        }
+        _ => false,
+    }
+}
+
+/// The authorities that the system trusts; read once.
+fn system_roots() -> Arc<RootCertStore> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let read = || {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(roots)
+    };
+    ROOTS.get_or_init(read).clone()
+}
+
+/// Checks the signatures of a handshake, and leaves the certificate for later: rustls asks its verifier about that in full
+/// handshakes alone.
+#[derive(Debug)]
+pub(super) struct SignaturesOnly(WebPkiSupportedAlgorithms);
+
+impl SignaturesOnly {
+    /// By these algorithms.
+    pub(super) fn new(algorithms: WebPkiSupportedAlgorithms) -> Self {
+        Self(algorithms)
+    }
+}
+
+impl ServerCertVerifier for SignaturesOnly {
+    fn verify_server_cert(
+        &self,
+        _own: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // `judge` does it, before anything is said over the connection.
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        crypto::verify_tls12_signature(message, own, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        crypto::verify_tls13_signature(message, own, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
