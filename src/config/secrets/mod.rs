@@ -71,6 +71,14 @@ impl Secrets {
     }
 }
 
+#[cfg(test)]
+impl Secrets {
+    /// Those of a transport with these authorities and this certificate; `mark` stands for what the files held.
+    pub fn for_tests(mark: u8, roots: RootCertStore, identity: Option<Arc<CertifiedKey>>) -> Self {
+        Self(Some(Arc::new(Held { digest: [mark; 32], roots: Some(Arc::new(roots)), identity })))
+    }
+}
+
 impl PartialEq for Secrets {
     fn eq(&self, other: &Self) -> bool {
         self.0.as_ref().map(|held| held.digest) == other.0.as_ref().map(|held| held.digest)

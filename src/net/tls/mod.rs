@@ -54,3 +54,6 @@ pub enum TlsError {
     /// The server closed the connection instead of a handshake.
     LostConnection,
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -21,7 +21,7 @@ use super::stream::TlsStream;
 use super::verify::SignaturesOnly;
 use super::{TlsError, words};
 use crate::config::{Secrets, TlsPolicy, TlsProtocols, TlsServerName, Transport};
-use crate::mail::Server;
+use crate::mail::{Server, TransportName};
 
 /// Servers that a worker remembers. The one that was not spoken to for longest makes room.
 const SERVERS_MAX: usize = 16;
@@ -45,6 +45,7 @@ struct Known {
 /// Everything that has a say in a handshake. The level has none: the certificate is judged afterwards.
 #[derive(Debug, PartialEq, Eq)]
 struct By {
+    transport: TransportName,
     server: Server,
     secrets: Secrets,
     servername: TlsServerName,
@@ -78,6 +79,7 @@ impl TlsSessions {
         policy: &TlsPolicy<'_>,
     ) -> Result<Arc<ClientConfig>, TlsError> {
         let by = By {
+            transport: transport.name.clone(),
             server: server.clone(),
             secrets: transport.secrets.clone(),
             servername: policy.servername.clone(),

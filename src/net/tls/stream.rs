@@ -80,6 +80,7 @@ impl TlsStream {
     }
 
     /// Whether an earlier session was taken up again, which spares both sides most of the handshake.
+    #[cfg(test)]
     pub fn is_resumed(&self) -> bool {
         self.connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
