@@ -20,7 +20,7 @@ pub use body::DotStuffing;
 pub use capabilities::Capabilities;
 pub use command::plain;
 pub use failure::{Cause, EightBit, OverQuota, SessionError, refused_to_talk};
-pub use reply::{BadReply, Class, Reply, parse_reply};
+pub use reply::{BadReply, Class, Reply, parse_auth_reply, parse_reply};
 pub use session::{Account, Footing, Handshake, Next, Refusals, StartTls};
 pub use stage::Stage;
 pub use transaction::{Encoding, Flight, Manner, Message, Probe, Settled, Smtputf8, Step, Transaction};

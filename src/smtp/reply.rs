@@ -8,6 +8,10 @@ use crate::mail::EnhancedStatus;
 
 /// Octets in one line of a reply. RFC 5321 section 4.5.3.1.5 asks for 512; real servers write longer ones.
 pub const LINE_SIZE_MAX: usize = 4096;
+/// Octets of a challenge after AUTH, or of what answers it, as base64 (RFC 4954 section 4).
+pub const CHALLENGE_SIZE_MAX: usize = 12_288;
+/// Octets in one line of a reply to AUTH: code, blank, challenge.
+pub const AUTH_LINE_SIZE_MAX: usize = 4 + CHALLENGE_SIZE_MAX;
 /// Octets in a whole reply. The longest honest ones answer LHLO.
 pub const REPLY_SIZE_MAX: usize = 16 * 1024;
 
@@ -61,6 +65,17 @@ pub enum BadReply {
 /// Parses the reply at the front of `input`; `None` until its last line has arrived. Also returns the bytes it
 /// used: what follows answers the next pipelined command.
 pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
+    parse_within(input, LINE_SIZE_MAX)
+}
+
+/// The same for what answers AUTH and the lines after it, where a line may be longer (RFC 4954 section 4). A challenge
+/// that is too long even so is [`BadReply::TooLong`]: what follows it cannot be told from its rest, so the conversation is
+/// broken, and no `*` could mend it.
+pub fn parse_auth_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
+    parse_within(input, AUTH_LINE_SIZE_MAX)
+}
+
+fn parse_within(input: &[u8], line_size_max: usize) -> Result<Option<(Reply, usize)>, BadReply> {
     let (mut used, mut code) = (0, None);
     while let Some(length) = memchr::memchr(b'\n', &input[used..]) {
         let line = &input[used..used + length];
@@ -69,7 +84,7 @@ pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
         if used > REPLY_SIZE_MAX {
             return Err(BadReply::TooLong);
         }
-        let line = Line::parse(line)?;
+        let line = Line::parse(line, line_size_max)?;
         if *code.get_or_insert(line.code) != line.code {
             return Err(BadReply::CodeChanged);
         }
@@ -81,7 +96,7 @@ pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, BadReply> {
     }
     // A peer that never ends its line or its reply must not fill our memory.
     let unfinished = without_cr(&input[used..]);
-    if unfinished.len() > LINE_SIZE_MAX || input.len() > REPLY_SIZE_MAX {
+    if unfinished.len() > line_size_max || input.len() > REPLY_SIZE_MAX {
         return Err(BadReply::TooLong);
     }
     Ok(None)
@@ -100,9 +115,9 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn parse(line: &'a [u8]) -> Result<Self, BadReply> {
+    fn parse(line: &'a [u8], size_max: usize) -> Result<Self, BadReply> {
         let octets = without_cr(line);
-        if octets.len() > LINE_SIZE_MAX {
+        if octets.len() > size_max {
             return Err(BadReply::TooLong);
         }
         let syntax = || BadReply::Syntax(shown(octets));
@@ -315,6 +330,29 @@ mod tests {
         assert_eq!(one(&long_line), Err(BadReply::TooLong));
         let endless = b"250-and so on\r\n".repeat(REPLY_SIZE_MAX / 15 + 1);
         assert_eq!(one(&endless), Err(BadReply::TooLong));
+    }
+
+    #[test]
+    fn only_a_reply_to_auth_may_have_a_line_of_a_challenge() {
+        for (size, is_reply, is_answer) in [
+            (LINE_SIZE_MAX, true, true),
+            (LINE_SIZE_MAX + 1, false, true),
+            (4 + 12_288, false, true),
+            (4 + 12_289, false, false),
+        ] {
+            let whole = [b"334 ".as_slice(), &vec![b'x'; size - 4], b"\r\n"].concat();
+            for (line_size_max, fits) in [(LINE_SIZE_MAX, is_reply), (AUTH_LINE_SIZE_MAX, is_answer)] {
+                let of = |input| parse_within(input, line_size_max).map(|found| found.map(|(_, used)| used));
+                let expected = if fits { Ok(Some(whole.len())) } else { Err(BadReply::TooLong) };
+                assert_eq!(of(&whole), expected, "{size}");
+                // Before its end has come, too.
+                assert_eq!(of(&whole[..size]), expected.map(|_| None), "{size}");
+            }
+            assert_eq!(parse_reply(&whole).is_ok(), is_reply);
+            assert_eq!(parse_auth_reply(&whole).is_ok(), is_answer);
+        }
+        let endless = [b"334-".as_slice(), &[b'x'; 9000], b"\r\n"].concat().repeat(2);
+        assert_eq!(parse_auth_reply(&endless), Err(BadReply::TooLong));
     }
 
     #[test]
