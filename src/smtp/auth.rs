@@ -1,16 +1,27 @@
 //! SASL over LMTP and ESMTP (RFC 4954): who we are, by which mechanism, line after line.
 //!
 //! - Owns: which mechanism is taken, the exchange, what a server's answer to it means.
-//! - Leaves to others: the mechanisms' own messages (rsasl), where names and passwords come from (`config`), sockets.
-//! - Always true: nothing secret is in what may be shown ([`Line::shown`]); an exchange that a server does not end ends itself.
+//! - Leaves to others: the mechanisms' own messages (rsasl, but for CRAM-MD5), where names and passwords come from
+//!   (`config`), sockets.
+//! - Always true: nothing secret is in what may be shown ([`Line::shown`], [`Exchange::shown`], reasons); an exchange that
+//!   a server does not end ends itself; a server that must prove who it is has done so before we are logged in.
+
+mod client;
+mod cram_md5;
+mod exchange;
+mod mechanism;
+mod oauth;
+mod redact;
+mod scram;
 
 use std::fmt;
 use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use super::reply::Reply;
 use crate::mail::Reason;
+pub use exchange::Exchange;
+pub use mechanism::known_mechanisms;
 
 /// Something that nobody may read: wiped when it is dropped, and never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -100,7 +111,7 @@ pub struct Login<'a> {
     pub credentials: &'a Credentials,
     /// What a mechanism must not do.
     pub options: SecurityOptions,
-    /// The mechanisms that may be used, in upper case; empty: all.
+    /// The mechanisms that may be used, in upper case; empty: all that [`known_mechanisms`] names.
     pub filter: &'a [String],
     /// The server's name or address, and its port: OAUTHBEARER tells them.
     pub host: &'a str,
@@ -130,26 +141,5 @@ pub enum Answer {
     Refused(Reason),
 }
 
-/// An exchange under way.
-pub struct Exchange {
-    _private: (),
-}
-
-impl fmt::Debug for Exchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Exchange { .. }")
-    }
-}
-
-impl Exchange {
-    /// Begins with the strongest of the `offered` mechanisms that `login` allows: the exchange, and AUTH. The error is the
-    /// reason why there is none, which keeps the mail. `peer` is the server as reasons name it.
-    pub fn begin(peer: &str, _offered: &[String], _login: &Login<'_>) -> Result<(Self, Line), Reason> {
-        Err(Reason::local(crate::mail::EnhancedStatus::new(4, 7, 0), format!("{peer}: not yet")))
-    }
-
-    /// Takes the reply to the last line.
-    pub fn on_reply(&mut self, _reply: &Reply) -> Answer {
-        Answer::Accepted
-    }
-}
+#[cfg(test)]
+mod tests;

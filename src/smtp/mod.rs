@@ -15,7 +15,9 @@ mod stage;
 mod transaction;
 mod xforward;
 
-pub use auth::{Answer, Credentials, Exchange, Line, Login, Proof, Secret, SecurityOptions};
+pub use auth::{
+    Answer, Credentials, Exchange, Line, Login, Proof, Secret, SecurityOptions, known_mechanisms,
+};
 pub use body::DotStuffing;
 pub use capabilities::Capabilities;
 pub use command::plain;
