@@ -83,6 +83,9 @@ impl Options {
             recipient_limit: self.recipient_limit,
             transaction_limit: self.transaction_limit,
             timeout: Duration::from_secs(300),
+            tls: None,
+            wrappermode: false,
+            logins: Vec::new(),
         })
     }
 }

@@ -18,6 +18,12 @@ pub struct Counts {
     pub deliveries: u64,
     /// Octets of the contents that arrived, without transparency dots.
     pub bytes: u64,
+    /// Handshakes of TLS that were completed.
+    pub handshakes: u64,
+    /// How many of these took up an earlier session.
+    pub resumed: u64,
+    /// Logins that succeeded.
+    pub logins: u64,
 }
 
 impl fmt::Display for Counts {
@@ -26,7 +32,8 @@ impl fmt::Display for Counts {
             f,
             "connections={} transactions={} recipients={} messages={} deliveries={} bytes={}",
             self.connections, self.transactions, self.recipients, self.messages, self.deliveries, self.bytes
-        )
+        )?;
+        write!(f, " handshakes={} resumed={} logins={}", self.handshakes, self.resumed, self.logins)
     }
 }
 
@@ -39,6 +46,9 @@ pub(super) struct Counters {
     pub messages: AtomicU64,
     pub deliveries: AtomicU64,
     pub bytes: AtomicU64,
+    pub handshakes: AtomicU64,
+    pub resumed: AtomicU64,
+    pub logins: AtomicU64,
 }
 
 impl Counters {
@@ -51,6 +61,9 @@ impl Counters {
             messages: self.messages.load(Relaxed),
             deliveries: self.deliveries.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
+            handshakes: self.handshakes.load(Relaxed),
+            resumed: self.resumed.load(Relaxed),
+            logins: self.logins.load(Relaxed),
         }
     }
 }

@@ -22,11 +22,15 @@ pub enum Extension {
     SmtpUtf8,
     /// RFC 9422: how many recipients and transactions are taken.
     Limits,
+    /// RFC 3207; offered where there is a certificate, and no TLS yet.
+    StartTls,
+    /// RFC 4954; offered where there are logins.
+    Auth,
 }
 
 impl Extension {
     /// Every one, in the order in which they are announced.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Pipelining,
         Self::Chunking,
         Self::EightBitMime,
@@ -35,6 +39,8 @@ impl Extension {
         Self::Dsn,
         Self::SmtpUtf8,
         Self::Limits,
+        Self::StartTls,
+        Self::Auth,
     ];
 
     /// The keyword in the reply to LHLO and EHLO.
@@ -48,6 +54,8 @@ impl Extension {
             Self::Dsn => "DSN",
             Self::SmtpUtf8 => "SMTPUTF8",
             Self::Limits => "LIMITS",
+            Self::StartTls => "STARTTLS",
+            Self::Auth => "AUTH",
         }
     }
 }

@@ -8,19 +8,25 @@
 //! - Always true: buffers, waits and connections are bounded; a message is in a Maildir before its 250 is
 //!   written, unless a rule says otherwise. It is not synced to disk: this is no mail server.
 
+mod auth;
+mod channel;
 mod content;
 mod counts;
 mod extension;
 mod listen;
 mod maildir;
+mod mechanism;
 mod receive;
 mod reply;
+mod scram;
 mod script;
 mod server;
 mod session;
+mod starttls;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transfer;
 mod wire;
 
@@ -33,3 +39,4 @@ pub use reply::Reply;
 pub use script::{BadRule, SCRIPT_HELP, Script, ScriptError, pattern_matches};
 pub use server::{Handle, Sink, SinkConfig, Store};
 pub use syntax::{parse_chunk, split_path};
+pub use tls::{TlsConfig, TlsConfigError, TlsVersion};

@@ -20,8 +20,9 @@ Scripts:
 
     STAGE [PATTERN] [MODIFIER]... [ACTION]
 
-  STAGE     greeting, lhlo (also EHLO), helo, mail, rcpt, data (DATA, and each BDAT), content (as it begins),
-            data-done (the end of the content; LMTP: for each recipient), rset, noop, quit
+  STAGE     greeting, lhlo (also EHLO), helo, starttls, handshake (of TLS), auth, mail, rcpt, data (DATA, and each
+            BDAT), content (as it begins), data-done (the end of the content; LMTP: for each recipient), rset,
+            noop, quit
   PATTERN   for mail a sender, for rcpt and data-done a recipient: * is any text, ? any character, <> the
             null sender. A pattern has an @ or a *.
   MODIFIER  times N           only the first N matches
@@ -32,15 +33,20 @@ Scripts:
             hold              keep all replies back, from this one to the end of the content
             swallow           data-done: say 250, and store nothing
             close-after       close the connection after the reply
+            rekey             over TLS 1.3: take new keys before replying
   ACTION    CODE TEXT         reply so; \\n in TEXT starts another line. 421 closes the connection.
+            inject TEXT       reply as usual, and write TEXT behind that, in the same write
             garbage [TEXT]    write a line that is no reply
             partial CODE TEXT write this much, without a line end, and never write again
             silence           do not reply
             close             close the connection instead of replying
+            close-notify      the same, after the word that TLS has for it
             reset             the same, so that the client sees ECONNRESET (TCP)
 
   Without an action the server does and replies as usual. A refusal in stage content is written at once, the
-  content is then read and forgotten. At data-done, close and reset come after the message was stored.
+  content is then read and forgotten. At data-done, the closing actions come after the message was stored. At
+  auth, 334 TEXT is written as a challenge, to which no response is right. A handshake has no replies: partial N
+  writes its first N octets there.
 
     rcpt bob@*               550 5.1.1 no such user
     rcpt slow@*              delay 2s
@@ -48,6 +54,8 @@ Scripts:
     greeting                 after 10 times 5 421 4.3.2 closing
     mail                     close
     rcpt *                   drip 1/100ms
+    starttls                 inject 250-sink.example\\n250 PIPELINING
+    handshake                times 1 partial 20
 ";
 
 /// Rules in a script.
@@ -62,6 +70,10 @@ pub(super) enum Stage {
     /// LHLO or EHLO.
     Lhlo,
     Helo,
+    StartTls,
+    /// The server's part of the handshake that begins TLS.
+    Handshake,
+    Auth,
     Mail,
     Rcpt,
     /// DATA, and each BDAT.
@@ -80,6 +92,9 @@ impl Stage {
             "greeting" => Self::Greeting,
             "lhlo" | "ehlo" => Self::Lhlo,
             "helo" => Self::Helo,
+            "starttls" => Self::StartTls,
+            "handshake" => Self::Handshake,
+            "auth" => Self::Auth,
             "mail" => Self::Mail,
             "rcpt" => Self::Rcpt,
             "data" => Self::Data,
@@ -107,6 +122,7 @@ pub(super) struct Action {
     pub hold: bool,
     pub swallow: bool,
     pub close_after: bool,
+    pub rekey: bool,
     pub what: What,
 }
 
@@ -123,10 +139,15 @@ pub(super) enum What {
     #[default]
     Usual,
     Reply(Reply),
+    /// The usual reply, and these octets behind it.
+    Inject(Vec<u8>),
     Garbage(Vec<u8>),
     Partial(Vec<u8>),
+    /// So many octets of a handshake.
+    FirstOctets(usize),
     Silence,
     Close,
+    CloseNotify,
     Reset,
 }
 
@@ -275,10 +296,20 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
     while !rest.is_empty() {
         rest = parse_step(&mut rule, rest)?;
     }
-    if rule.action.swallow && stage != Stage::DataDone {
+    let action = &rule.action;
+    if action.swallow && stage != Stage::DataDone {
         return Err("swallow belongs to data-done".to_owned());
     }
+    if stage == Stage::Handshake && !suits_handshake(action) {
+        return Err("a handshake can be slow, dripped, cut off, closed, reset, silent or garbage".to_owned());
+    }
     Ok(rule)
+}
+
+/// Whether an action makes sense where there are no replies.
+fn suits_handshake(action: &Action) -> bool {
+    let has_replies = matches!(action.what, What::Reply(_) | What::Inject(_) | What::CloseNotify);
+    !(has_replies || action.twice || action.hold || action.rekey)
 }
 
 /// Takes one modifier, or the action with all that follows it, off the front.
@@ -295,6 +326,11 @@ fn parse_step<'a>(rule: &mut Rule, text: &'a str) -> Result<&'a str, String> {
         "hold" => action.hold = true,
         "swallow" => action.swallow = true,
         "close-after" => action.close_after = true,
+        "rekey" => action.rekey = true,
+        "partial" if rule.stage == Stage::Handshake => {
+            action.what = What::FirstOctets(parse_octets(rest)?);
+            return Ok("");
+        }
         _ => {
             action.what = parse_what(name, rest, text)?;
             return Ok("");
@@ -311,7 +347,10 @@ fn parse_what(name: &str, rest: &str, text: &str) -> Result<What, String> {
     match name {
         "silence" => alone(What::Silence),
         "close" => alone(What::Close),
+        "close-notify" => alone(What::CloseNotify),
         "reset" => alone(What::Reset),
+        "inject" if rest.is_empty() => Err("inject needs what is to be written".to_owned()),
+        "inject" => Ok(What::Inject(format!("{}\r\n", rest.replace("\\n", "\r\n")).into_bytes())),
         "garbage" if rest.is_empty() => Ok(What::Garbage(b"?!\x80\xff this is not a reply\r\n".to_vec())),
         "garbage" => Ok(What::Garbage(format!("{rest}\r\n").into_bytes())),
         "partial" if rest.is_empty() => Err("partial needs what is to be written".to_owned()),
@@ -327,6 +366,10 @@ fn parse_reply(text: &str) -> Result<Reply, String> {
         Ok(number @ 200..=599) if code.len() == 3 => Ok(Reply::new(number, "", text.replace("\\n", "\n"))),
         _ => Err(format!("\"{code}\" is no reply code: 200 to 599")),
     }
+}
+
+fn parse_octets(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("partial needs a number of octets in a handshake, not \"{text}\""))
 }
 
 fn parse_number(name: &str, text: &str) -> Result<u32, String> {
@@ -415,6 +458,18 @@ mod tests {
             ),
             ("data partial 35", Action { what: What::Partial(b"35".to_vec()), ..usual.clone() }),
             ("lhlo garbage oops", Action { what: What::Garbage(b"oops\r\n".to_vec()), ..usual.clone() }),
+            (
+                "starttls inject 250-a\\n250 b",
+                Action { what: What::Inject(b"250-a\r\n250 b\r\n".to_vec()), ..usual.clone() },
+            ),
+            (
+                "handshake close-after partial 20",
+                Action { close_after: true, what: What::FirstOctets(20), ..usual.clone() },
+            ),
+            ("handshake silence", Action { what: What::Silence, ..usual.clone() }),
+            ("mail rekey", Action { rekey: true, ..usual.clone() }),
+            ("data close-notify", Action { what: What::CloseNotify, ..usual.clone() }),
+            ("auth 334 ???", Action { what: What::Reply(Reply::new(334, "", "???")), ..usual.clone() }),
         ] {
             assert_eq!(action(rule), expected, "{rule}");
         }
@@ -439,6 +494,12 @@ mod tests {
             ("mail partial", "partial needs"),
             ("mail swallow", "swallow belongs to data-done"),
             ("mail frobnicate", "no modifier and no action"),
+            ("starttls inject", "inject needs"),
+            ("starttls a@* close", "starttls has no address"),
+            ("handshake partial 35x", "number of octets"),
+            ("handshake 220 go", "a handshake can be"),
+            ("handshake twice", "a handshake can be"),
+            ("handshake rekey", "a handshake can be"),
         ] {
             let error = Script::parse(&format!("# first\n\n{rule}\n")).unwrap_err();
             assert_eq!(error.line, 3, "{rule}");

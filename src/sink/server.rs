@@ -13,11 +13,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustls::ServerConfig;
 use socket2::Socket;
 
 use super::counts::{Counters, add};
 use super::maildir::Maildirs;
 use super::session;
+use super::tls::TlsConfig;
 use super::{Counts, Extension, Listen, Script};
 use crate::mail::Protocol;
 
@@ -63,6 +65,12 @@ pub struct SinkConfig {
     pub transaction_limit: Option<usize>,
     /// How long it waits for a command, or for more content.
     pub timeout: Duration,
+    /// What it needs for TLS; `None`: it offers none.
+    pub tls: Option<TlsConfig>,
+    /// Whether TLS begins with the connection (RFC 8314 section 3). Needs `tls`.
+    pub wrappermode: bool,
+    /// Names and passwords, one of which a client has to log in with; empty: nobody has to, nor can.
+    pub logins: Vec<(String, String)>,
 }
 
 impl SinkConfig {
@@ -80,6 +88,9 @@ impl SinkConfig {
             recipient_limit: 1000,
             transaction_limit: None,
             timeout: Duration::from_secs(300),
+            tls: None,
+            wrappermode: false,
+            logins: Vec::new(),
         }
     }
 }
@@ -187,6 +198,7 @@ impl Stop {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub config: SinkConfig,
+    pub tls: Option<Arc<ServerConfig>>,
     pub maildirs: Option<Maildirs>,
     pub counters: Counters,
     pub stop: Arc<Stop>,
@@ -200,15 +212,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// Opens the Maildirs.
+    /// Opens the Maildirs, and reads certificate and key.
     pub fn new(config: SinkConfig) -> io::Result<Self> {
+        let tls = config.tls.as_ref().map(TlsConfig::open).transpose()?;
+        if config.wrappermode && tls.is_none() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "wrapper mode needs a certificate"));
+        }
         let maildirs = match &config.store {
             Store::Maildir(root) => Some(Maildirs::open(root, &config.hostname)?),
             Store::Discard => None,
         };
         let (counters, stop) = (Counters::default(), Arc::default());
         let (connections, all_gone) = (Mutex::default(), Condvar::new());
-        Ok(Self { config, maildirs, counters, stop, connections, all_gone })
+        Ok(Self { config, tls, maildirs, counters, stop, connections, all_gone })
     }
 
     fn end_connections(&self) {

@@ -1,7 +1,7 @@
 //! One conversation: commands in, replies and stored messages out (RFC 5321, RFC 2033).
 //!
 //! - Owns: the order of commands, what each does, how a rule changes that.
-//! - Leaves to others: octets (`wire`), DATA and BDAT (`transfer`).
+//! - Leaves to others: octets (`wire`), DATA and BDAT (`transfer`), STARTTLS (`starttls`), AUTH (`auth`).
 //! - Always true: a refused command changes nothing.
 
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub(super) fn serve(shared: &Shared, socket: Arc<Socket>) {
         wire,
         greeted: false,
         enhanced: false,
+        login: None,
         transactions: 0,
         bad_commands: 0,
         transaction: None,
@@ -49,6 +50,8 @@ pub(super) struct Session<'a> {
     pub(super) wire: Wire,
     greeted: bool,
     enhanced: bool,
+    /// Who has logged in.
+    pub(super) login: Option<String>,
     transactions: usize,
     bad_commands: u32,
     pub(super) transaction: Option<Transaction<'a>>,
@@ -68,6 +71,9 @@ pub(super) struct Transaction<'a> {
 
 impl<'a> Session<'a> {
     fn converse(&mut self) -> Result<(), Ended> {
+        if self.shared.config.wrappermode {
+            self.begin_tls()?;
+        }
         let greeting = format!("{} {} sink", self.shared.config.hostname, self.protocol_word());
         self.answer(Stage::Greeting, "", |_| Reply::new(220, "", greeting))?;
         let mut line = Vec::new();
@@ -96,7 +102,27 @@ impl<'a> Session<'a> {
     }
 
     fn offers(&self, extension: Extension) -> bool {
-        !self.shared.config.without.contains(&extension)
+        match extension {
+            Extension::StartTls => self.may_offer_tls(),
+            Extension::Auth => self.may_offer_auth(),
+            _ => !self.shared.config.without.contains(&extension),
+        }
+    }
+
+    /// Whether the client has yet to say who it is.
+    pub(super) fn is_new(&self) -> bool {
+        !self.greeted
+    }
+
+    /// The command that every client begins with.
+    pub(super) fn hello_word(&self) -> &'static str {
+        if self.is_lmtp() { "LHLO" } else { "EHLO" }
+    }
+
+    /// Forgets what the client has said so far (RFC 3207 section 4.2).
+    pub(super) fn forget_client(&mut self) {
+        (self.greeted, self.enhanced) = (false, false);
+        (self.login, self.transaction) = (None, None);
     }
 
     fn command(&mut self, line: &str) -> Result<(), Ended> {
@@ -113,6 +139,8 @@ impl<'a> Session<'a> {
             "LHLO" if self.is_lmtp() => self.hello(rest),
             "EHLO" if !self.is_lmtp() => self.hello(rest),
             "HELO" if !self.is_lmtp() => self.answer(Stage::Helo, "", |session| session.helo(rest)).map(drop),
+            "STARTTLS" if self.knows_starttls() => self.starttls(rest),
+            "AUTH" if self.offers(Extension::Auth) => self.auth(rest),
             "MAIL" => self.answer(Stage::Mail, path_of(rest), |session| session.mail(rest)).map(drop),
             "RCPT" => self.answer(Stage::Rcpt, path_of(rest), |session| session.rcpt(rest)).map(drop),
             "DATA" => self.data(),
@@ -166,6 +194,7 @@ impl<'a> Session<'a> {
                         text.push_str(&format!(" MAILMAX={limit}"));
                     }
                 }
+                Extension::Auth => text.push_str(&self.mechanism_words()),
                 _ => {}
             }
         }
@@ -188,12 +217,11 @@ impl<'a> Session<'a> {
     }
 
     fn mail(&mut self, rest: &str) -> Reply {
-        if !self.greeted {
-            return Reply::new(
-                503,
-                "5.5.1",
-                format!("say {} first", if self.is_lmtp() { "LHLO" } else { "EHLO" }),
-            );
+        if self.is_new() {
+            return Reply::new(503, "5.5.1", format!("say {} first", self.hello_word()));
+        }
+        if self.lacks_login() {
+            return Reply::new(530, "5.7.0", "log in first");
         }
         if self.transaction.is_some() {
             return Reply::new(503, "5.5.1", "there is a transaction already");
@@ -227,6 +255,7 @@ impl<'a> Session<'a> {
                 "RET" => (Extension::Dsn, is_one_of(value, &["FULL", "HDRS"])),
                 "ENVID" => (Extension::Dsn, !value.is_empty()),
                 "SMTPUTF8" => (Extension::SmtpUtf8, value.is_empty()),
+                "AUTH" => (Extension::Auth, !value.is_empty()),
                 _ => return Err(unknown_parameter(&keyword)),
             };
             self.check(extension, is_valid, parameter)?;
@@ -319,6 +348,7 @@ impl<'a> Session<'a> {
     fn close_as(&mut self, what: &What) -> Result<(), Ended> {
         match what {
             What::Close => Err(Ended::Abruptly),
+            What::CloseNotify => self.part(),
             What::Reset => {
                 self.wire.flush()?;
                 self.wire.reset_on_close()?;
@@ -341,9 +371,16 @@ impl<'a> Session<'a> {
     pub(super) fn emit(&mut self, action: &Action, reply: &Reply) -> Result<(), Ended> {
         self.close_as(&action.what)?;
         self.wire.held |= action.hold;
+        if action.rekey {
+            self.wire.channel.refresh_keys();
+        }
         let mut octets = Vec::new();
         match &action.what {
-            What::Silence | What::Close | What::Reset => {}
+            What::Silence | What::Close | What::CloseNotify | What::Reset | What::FirstOctets(_) => {}
+            What::Inject(text) => {
+                reply.write(&mut octets, self.enhanced);
+                octets.extend_from_slice(text);
+            }
             What::Garbage(text) | What::Partial(text) => octets.extend_from_slice(text),
             What::Usual | What::Reply(_) => reply.write(&mut octets, self.enhanced),
         }
@@ -358,7 +395,8 @@ impl<'a> Session<'a> {
             self.wire.flush()?;
             self.wire.muted = true;
         }
-        let is_closing = reply.code == 421 && matches!(action.what, What::Usual | What::Reply(_));
+        let is_closing =
+            reply.code == 421 && matches!(action.what, What::Usual | What::Reply(_) | What::Inject(_));
         if action.close_after || is_closing { self.part() } else { Ok(()) }
     }
 
