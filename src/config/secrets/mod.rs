@@ -149,7 +149,10 @@ impl Secrets {
 impl Secrets {
     /// Those of a transport with these authorities and this certificate; `mark` stands for what the files held.
     pub fn for_tests(mark: u8, roots: RootCertStore, identity: Option<Arc<CertifiedKey>>) -> Self {
-        Self(Some(Arc::new(Held { digest: [mark; 32], roots: Some(Arc::new(roots)), identity })))
+        let digest = [mark; 32];
+        let roots = Some(Part { value: Arc::new(roots), digest });
+        let identity = identity.map(|value| Part { value, digest });
+        Self { held: Some(Arc::new(Held { roots, identity, passwords: None })), given: Vec::new() }
     }
 }
 

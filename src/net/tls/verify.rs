@@ -8,7 +8,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
 
 use ring::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,7 +18,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::{Trust, words};
-use crate::config::{CertMatch, Fingerprint, Secrets, TlsLevel, TlsPolicy};
+use crate::config::{CertMatch, Fingerprint, Secrets, TlsLevel, TlsPolicy, system_roots};
 use crate::mail::Server;
 use crate::net::peer::Peer;
 
@@ -40,8 +39,8 @@ pub(super) fn judge(
         };
     };
     let trusted = || {
-        let roots = secrets.roots().cloned().unwrap_or_else(system_roots);
-        check_chain(own, intermediates, &roots, UnixTime::now())
+        let roots = secrets.roots().unwrap_or_else(|| system_roots());
+        check_chain(own, intermediates, roots, UnixTime::now())
             .map_err(|error| words::untrusted(&error, chain, roots.is_empty()))
     };
     match policy.level {
@@ -159,17 +158,6 @@ fn is_below(name: &str, domain: &str) -> bool {
         }
         _ => false,
     }
-}
-
-/// The authorities that the system trusts; read once.
-fn system_roots() -> Arc<RootCertStore> {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let read = || {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(roots)
-    };
-    ROOTS.get_or_init(read).clone()
 }
 
 /// Checks the signatures of a handshake, and leaves the certificate for later: rustls asks its verifier about that in full
