@@ -373,6 +373,7 @@ impl CachedConnection {
             over_quota: transport.over_quota,
             eight_bit: habits.eight_bit,
             unquoted: habits.unquoted_envelope,
+            dummy_auth: connection.is_logged_in() && transport.send_dummy_mail_auth,
             probe: probe.then_some(if habits.probe_until_data { Probe::UntilData } else { Probe::UntilRcpt }),
         }
     }

@@ -82,6 +82,7 @@ pub(super) mod tests {
         over_quota: OverQuota::Bounce,
         eight_bit: EightBit::Refuse,
         unquoted: false,
+        dummy_auth: false,
         probe: None,
     };
 

@@ -1,4 +1,4 @@
-//! Commands as bytes (RFC 5321 section 4.1.1, RFC 1870, 3030, 3461, 6152, 6531).
+//! Commands as bytes (RFC 5321 section 4.1.1, RFC 1870, 3030, 3461, 4954, 6152, 6531).
 //!
 //! - Owns: the spelling and the order of commands and parameters.
 //! - Leaves to others: when which command is sent (`session`, `transaction`).
@@ -46,6 +46,8 @@ pub struct Mail<'a> {
     pub smtputf8: bool,
     /// Whether the address stands there without quotes, whatever is in it.
     pub unquoted: bool,
+    /// Whether to say that nobody vouches for whoever wrote it.
+    pub dummy_auth: bool,
 }
 
 impl Mail<'_> {
@@ -69,6 +71,9 @@ impl Mail<'_> {
         }
         if offered.smtputf8 && self.smtputf8 {
             text.push_str(" SMTPUTF8");
+        }
+        if !offered.auth.is_empty() && self.dummy_auth {
+            text.push_str(" AUTH=<>");
         }
         line(out, format_args!("{text}"));
     }
@@ -142,6 +147,7 @@ mod tests {
             ret: Some(Return::Headers),
             smtputf8: true,
             unquoted: false,
+            dummy_auth: true,
         };
         let mut recipient = Recipient::new(0, "\"b c\"@y".parse().unwrap());
         recipient.orcpt = Some("rfc822;orig+b@x.example".parse().unwrap());
@@ -152,12 +158,13 @@ mod tests {
             eight_bit_mime: true,
             smtputf8: true,
             size: Some(0),
+            auth: vec!["PLAIN".to_owned()],
             ..nothing.clone()
         };
         assert_eq!(line_of(|out| mail.write(out, &nothing)), "MAIL FROM:<a@x>\r\n");
         assert_eq!(
             line_of(|out| mail.write(out, &all)),
-            "MAIL FROM:<a@x> SIZE=310 BODY=8BITMIME ENVID=a+2Bb+20c RET=HDRS SMTPUTF8\r\n"
+            "MAIL FROM:<a@x> SIZE=310 BODY=8BITMIME ENVID=a+2Bb+20c RET=HDRS SMTPUTF8 AUTH=<>\r\n"
         );
         assert_eq!(line_of(|out| rcpt(out, &recipient, &nothing, false)), "RCPT TO:<\"b c\"@y>\r\n");
         assert_eq!(
@@ -177,8 +184,14 @@ mod tests {
             ret: None,
             smtputf8: false,
             unquoted: true,
+            dummy_auth: false,
         };
-        let all = Capabilities { eight_bit_mime: true, size: Some(0), ..Capabilities::default() };
+        let all = Capabilities {
+            eight_bit_mime: true,
+            size: Some(0),
+            auth: vec!["PLAIN".to_owned()],
+            ..Capabilities::default()
+        };
         assert_eq!(line_of(|out| mail.write(out, &all)), "MAIL FROM:<a b@x>\r\n");
         let null = Mail { sender: &crate::mail::Sender::NULL, ..mail };
         assert_eq!(line_of(|out| null.write(out, &all)), "MAIL FROM:<>\r\n");

@@ -148,6 +148,7 @@ impl<'s, 'a> Transaction<'s, 'a> {
                 Smtputf8::Told { wanted, .. } => wanted,
             },
             unquoted: manner.unquoted,
+            dummy_auth: manner.dummy_auth,
         };
         let turn = if manner.reset { Turn::Rset } else { Turn::Mail };
         let mut transaction = Self {

@@ -30,6 +30,9 @@ pub struct Manner {
     pub eight_bit: EightBit,
     /// Addresses have no quotes in commands.
     pub unquoted: bool,
+    /// Say `AUTH=<>` where AUTH is offered: whoever wrote the mail is not vouched for (RFC 4954 section 5). For a connection
+    /// on which we have logged in.
+    pub dummy_auth: bool,
     /// Deliver nothing, and ask only who would be taken.
     pub probe: Option<Probe>,
 }

@@ -18,6 +18,7 @@ fn manner(protocol: Protocol) -> Manner {
         over_quota: OverQuota::Bounce,
         eight_bit: EightBit::Refuse,
         unquoted: false,
+        dummy_auth: false,
         probe: None,
     }
 }
@@ -118,6 +119,24 @@ fn play_in(
         closed_on_others: transaction.closed_on().is_some(),
         learnt_limit: transaction.recipients_before_too_many(),
         left_over: transaction.left_over().len(),
+    }
+}
+
+#[test]
+fn nobody_is_vouched_for_only_where_that_is_asked_for_and_auth_is_offered() {
+    for (dummy_auth, mechanisms, mail) in [
+        (false, &[][..], "MAIL FROM:<s@x>\r\n"),
+        (false, &["PLAIN"], "MAIL FROM:<s@x>\r\n"),
+        (true, &[], "MAIL FROM:<s@x>\r\n"),
+        (true, &["PLAIN"], "MAIL FROM:<s@x> AUTH=<>\r\n"),
+    ] {
+        let auth = mechanisms.iter().map(ToString::to_string).collect();
+        let offered = Capabilities { auth, ..offered(false, false) };
+        let (manner, batch) = (Manner { dummy_auth, ..manner(Protocol::Lmtp) }, batch(&["a@x"]));
+        let message = Message::of(&batch, 5);
+        let mut transaction = Transaction::new(manner, PEER, &offered, &batch, batch.recipients(), message);
+        let Step::Write(flight) = transaction.next_step(10_000) else { panic!("nothing is written") };
+        assert_eq!(String::from_utf8(flight.commands).unwrap(), mail, "{dummy_auth} {mechanisms:?}");
     }
 }
 

@@ -72,6 +72,7 @@ fn first_flight(sender: &Sender, recipients: &[Recipient], envid: Option<&str>) 
         over_quota: OverQuota::Bounce,
         eight_bit: EightBit::Refuse,
         unquoted: false,
+        dummy_auth: false,
         probe: None,
     };
     let mut transaction =
