@@ -16,7 +16,7 @@ use super::tap::Tap;
 use super::tls::{TlsError, TlsSessions, TlsStream};
 use crate::config::{TlsPolicy, Transport};
 use crate::mail::Server;
-use crate::smtp::{self, BadReply, Cause, Reply, parse_reply};
+use crate::smtp::{self, BadReply, Cause, Reply, parse_auth_reply, parse_reply};
 
 const READ_SIZE: usize = 4096;
 /// Octets written at once. The kernel cuts a write to a UNIX socket into packets, and each of them may wait as long as
@@ -146,6 +146,32 @@ impl Link {
                 return Ok(reply);
             }
             self.fill(deadline)?;
+        }
+    }
+
+    /// Reads one reply to a line of a login, until `deadline`. Whoever listens hears what `shown` makes of it; of what is no
+    /// reply, nothing: it may repeat what we have said.
+    pub fn read_auth_reply(
+        &mut self,
+        deadline: Instant,
+        shown: impl Fn(&Reply) -> String,
+    ) -> Result<Reply, Cause> {
+        loop {
+            match parse_auth_reply(self.unused()) {
+                Ok(Some((reply, length))) => {
+                    self.tap.shown_reply(&shown(&reply));
+                    self.used += length;
+                    return Ok(reply);
+                }
+                Ok(None) => self.fill(deadline)?,
+                Err(bad) => {
+                    self.used = self.filled;
+                    return Err(Cause::BadReply(match bad {
+                        BadReply::Syntax(_) => BadReply::Syntax("[...]".to_owned()),
+                        other => other,
+                    }));
+                }
+            }
         }
     }
 

@@ -67,7 +67,12 @@ pub fn shake_hands(link: &mut Link, name: &str, opening: &mut Opening<'_>) -> Re
         .with_login(account, footing);
     loop {
         let stage = handshake.stage();
-        let reply = link.read_reply(tls.deadline(stage)).map_err(|cause| tls.broken(stage, cause))?;
+        let deadline = tls.deadline(stage);
+        let reply = match stage {
+            Stage::Auth => link.read_auth_reply(deadline, |reply| handshake.shown(reply)),
+            _ => link.read_reply(deadline),
+        };
+        let reply = reply.map_err(|cause| tls.broken(stage, cause))?;
         let written = match handshake.on_reply(&reply) {
             Next::Send(command) => write(link, &command, tls.deadline(handshake.stage())),
             Next::SendLine(line) => {
@@ -156,8 +161,10 @@ impl Tls<'_> {
         let deadline = self.deadline(Stage::StartTls);
         let started = link.start_tls(self.sessions, self.server, self.transport, self.policy, deadline);
         started.map_err(|error| self.failure(error, link))?;
-        let (is_authenticated, channel_binding) =
-            link.tls().map_or((false, None), |tls| (tls.trust() == Trust::Verified, tls.channel_binding()));
+        let Some(tls) = link.tls() else { return Ok(in_clear(self.transport)) };
+        let (is_authenticated, channel_binding) = (tls.trust() == Trust::Verified, tls.channel_binding());
+        let begun = format!("{} TLS begins: {}", tls.trust(), tls.summary());
+        link.tap().note(&begun);
         Ok(Footing { options: self.transport.sasl.options_for(true, is_authenticated), channel_binding })
     }
 

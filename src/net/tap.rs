@@ -55,6 +55,17 @@ impl Tap {
         self.watched(commands, |text| Line::Client(text));
     }
 
+    /// What happens beside what is said.
+    pub fn note(&mut self, text: &str) {
+        self.transcript.note(format_args!("{text}"));
+        if let Some(DebugLog { relay, .. }) = &self.log {
+            log::info!("{}: {relay}: {text}", thread_name());
+        }
+        if let Some(watch) = self.watcher {
+            watch(Line::Note(text));
+        }
+    }
+
     /// The content of a message, after the commands that announce it.
     pub fn content(&mut self, size: u64) {
         self.transcript.note(format_args!("message content, {size} octets"));
@@ -70,6 +81,15 @@ impl Tap {
             log::info!("{}: {relay}: < {}", thread_name(), reply.one_line());
         }
         self.watched(octets, |text| Line::Server(text));
+    }
+
+    /// A reply of which only this is to be heard.
+    pub fn shown_reply(&mut self, shown: &str) {
+        self.transcript.server(shown.as_bytes());
+        if let Some(DebugLog { relay, .. }) = &self.log {
+            log::info!("{}: {relay}: < {}", thread_name(), shown.replace('\n', " "));
+        }
+        self.watched(shown.as_bytes(), |text| Line::Server(text));
     }
 
     /// What the server sent and nobody could use.

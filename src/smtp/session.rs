@@ -169,6 +169,16 @@ impl<'a> Handshake<'a> {
         }
     }
 
+    /// The reply that is awaited, as transcripts and logs may show it.
+    pub fn shown(&self, reply: &Reply) -> String {
+        match &self.awaited {
+            Awaited::Auth(exchange, _) => exchange.shown(reply),
+            Awaited::Greeting | Awaited::Hello | Awaited::Helo | Awaited::StartTls(_) => {
+                reply.text().to_owned()
+            }
+        }
+    }
+
     /// TLS has begun: all starts anew, with the LHLO or EHLO that this returns (RFC 3207 section 4.2).
     pub fn secured(&mut self, footing: Footing) -> Vec<u8> {
         (self.start_tls, self.footing) = (StartTls::Never, footing);
