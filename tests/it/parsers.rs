@@ -181,11 +181,53 @@ fn reply() -> impl Strategy<Value = String> {
     vec(one, 1..4).prop_map(|replies| replies.concat())
 }
 
+/// A mechanism, and what its server says; see the check for the form.
+fn login() -> impl Strategy<Value = String> {
+    let mechanism = select(lastmile::smtp::known_mechanisms()).prop_map(ToOwned::to_owned);
+    let attribute = one_of(&[
+        "r=%rx",
+        "s=QSXCR+Q6",
+        "i=3",
+        "v=AAAA",
+        "e=other-error",
+        "m=x",
+        "r",
+        "s",
+        "i",
+        "v",
+        "=",
+        "",
+    ]);
+    let scram = prop_oneof![
+        2 => vec(attribute, 0..5).prop_map(|attributes| format!("334+{}", attributes.join(","))),
+        3 => Just("334+r=%rx,s=QSXCR+Q6,i=3".to_owned()),
+    ];
+    let line = any_of([
+        scram.boxed(),
+        one_of(&[
+            "334 ",
+            "334+Username:",
+            "334+<1@x>",
+            "235 2.7.0 ok",
+            "535 5.7.8 no",
+            "421 bye",
+            "334 ?",
+            "354 go",
+        ])
+        .boxed(),
+        r#"334\+\{"status":("[a-z0-9\\"]{0,9}"|[0-9]{1,3})(,"scope":"x")?\}"#.boxed(),
+        "(235|334|454|535|504)[ -][ -~]{0,20}".boxed(),
+    ]);
+    (mechanism, one_of(&["", "+"]), vec(line, 0..6))
+        .prop_map(|(mechanism, binds, lines)| format!("{mechanism}{binds}\n{}", lines.join("\n")))
+}
+
 fn capabilities() -> impl Strategy<Value = String> {
     let line = any_of([
         one_of(&["PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "STARTTLS"])
             .boxed(),
         "(SIZE|size)[ =]{0,2}[+-]?[0-9]{0,22}".boxed(),
+        "(AUTH|Auth)[ =]{0,2}((PLAIN|login|[!-~]{1,8})[ =]){0,4}".boxed(),
         "(LIMITS|Limits)( (RCPTMAX|rcptmax|MAILMAX|FOO)=[0-9]{0,11}){0,3}".boxed(),
         "[A-Z0-9]{1,8}( [!-~]{1,8}){0,3}".boxed(),
     ]);
@@ -502,6 +544,11 @@ proptest! {
     #[test]
     fn address_lists(input in damaged(address_list())) {
         checks::run("address_list", &input);
+    }
+
+    #[test]
+    fn logins(input in damaged(login())) {
+        checks::run("auth", &input);
     }
 
     #[test]

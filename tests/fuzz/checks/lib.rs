@@ -12,6 +12,7 @@ mod config;
 mod content;
 mod control;
 mod jobs;
+mod logins;
 mod nexthops;
 mod parameters;
 mod postfix;
@@ -27,6 +28,7 @@ pub type Check = fn(&[u8]);
 pub const CHECKS: &[(&str, Check)] = &[
     ("address", addresses::address),
     ("address_list", addresses::address_list),
+    ("auth", logins::auth),
     ("capabilities", answers::capabilities),
     ("config_value", config::value),
     ("content", content::content),
