@@ -16,8 +16,11 @@ const GRAMMARS: [Grammar; 2] = [
     Grammar { parse: parse_auth_reply, line_size_max: AUTH_LINE_SIZE_MAX },
 ];
 
+/// A reply, and the octets that it used.
+type Parsed = Result<Option<(Reply, usize)>, BadReply>;
+
 struct Grammar {
-    parse: fn(&[u8]) -> Result<Option<(Reply, usize)>, BadReply>,
+    parse: fn(&[u8]) -> Parsed,
     line_size_max: usize,
 }
 

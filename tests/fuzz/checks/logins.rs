@@ -35,7 +35,7 @@ pub fn auth(input: &[u8]) {
     };
     let offered: Vec<String> = known_mechanisms().iter().map(ToString::to_string).collect();
     match Exchange::begin("mx.example.org[192.0.2.1]", &offered, &login) {
-        Ok((exchange, first)) => converse(exchange, first, name, lines),
+        Ok((exchange, first)) => converse(exchange, &first, name, lines),
         Err(reason) => assert!(!can_bind && name.ends_with("-PLUS"), "{}", reason.text),
     }
 }
@@ -47,9 +47,9 @@ fn mechanism(line: &[u8]) -> (&'static str, bool) {
     (named.copied().unwrap_or(known_mechanisms()[line.len() % known_mechanisms().len()]), can_bind)
 }
 
-fn converse<'a>(mut exchange: Exchange, first: Line, name: &str, lines: impl Iterator<Item = &'a [u8]>) {
+fn converse<'a>(mut exchange: Exchange, first: &Line, name: &str, lines: impl Iterator<Item = &'a [u8]>) {
     let mut shown = first.shown.clone();
-    let nonce = nonce(&first);
+    let nonce = nonce(first);
     // A server that never comes to an end.
     let endless = std::iter::repeat(&b"334+"[..]);
     for (count, line) in lines.chain(endless).filter_map(|line| reply(line, &nonce)).enumerate() {
