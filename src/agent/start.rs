@@ -1,6 +1,6 @@
 //! From a configuration to a running agent: what is opened first, and as whom.
 //!
-//! - Owns: the order of opening, dropping privileges and starting threads; signals.
+//! - Owns: the order of opening, dropping privileges and starting threads; signals; reading the configuration again.
 //! - Leaves to others: everything that runs then.
 //! - Always true: nothing is opened as root that need not be, and no thread but the log's exists before privileges
 //!   are dropped.
@@ -28,7 +28,7 @@ use super::pickup::PickupThread;
 use super::report::{Report, Reporter};
 use super::sweeper::Sweeper;
 use super::trust;
-use crate::config::{Config, LogTarget, Sources};
+use crate::config::{Config, ConfigError, LogTarget, Sources};
 use crate::net;
 use crate::spool::{Lock, Spool, SpoolError, Watch};
 use crate::system::{Identity, Refused};
@@ -49,6 +49,9 @@ pub enum AgentError {
         /// Why.
         reason: String,
     },
+    /// A file with a password, a key or a certificate cannot be used.
+    #[error("{}; the agent does not start", .0.in_one_line())]
+    Secrets(ConfigError),
     /// The queue directory cannot be used.
     #[error("{0}; the agent does not start")]
     Queue(#[from] SpoolError),
@@ -68,7 +71,7 @@ pub enum AgentError {
 impl AgentError {
     /// Whether another set-up is needed, as opposed to another time.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Identity { .. } | Self::Queue(SpoolError::Unsafe { .. }))
+        matches!(self, Self::Identity { .. } | Self::Secrets(_) | Self::Queue(SpoolError::Unsafe { .. }))
     }
 }
 
@@ -78,7 +81,7 @@ fn set_up(what: impl Into<String>) -> impl FnOnce(io::Error) -> AgentError {
 }
 
 /// Runs an agent until it is told to stop.
-pub fn run(mut config: Config, sources: Sources) -> Result<(), AgentError> {
+pub fn run(config: Config, sources: Sources) -> Result<(), AgentError> {
     let log = match config.log_target {
         LogTarget::Stderr => "the log on standard error cannot be started",
         LogTarget::Syslog => "log_target = \"syslog\": /dev/log cannot be opened",
@@ -86,6 +89,8 @@ pub fn run(mut config: Config, sources: Sources) -> Result<(), AgentError> {
     super::log::start(&config).map_err(set_up(log))?;
     let sources = sources.pinned();
     let identity = identity_of(&config)?;
+    // Before the root directory changes and root is somebody else: then they may be out of reach.
+    let mut config = config.open_secrets().map_err(AgentError::Secrets)?;
     crate::spool::survive_file_size_limit().map_err(set_up("SIGXFSZ cannot be ignored"))?;
     let present = (rustix::process::geteuid(), rustix::process::getegid());
     let identified = (identity.uid(), identity.gid());
@@ -102,8 +107,11 @@ pub fn run(mut config: Config, sources: Sources) -> Result<(), AgentError> {
     }
     let refused = |refused: Refused| AgentError::SetUp { what: refused.what, error: refused.error };
     identity.take_on(config.chroot.as_deref()).map_err(refused)?;
-    let reader = ConfigReader { sources, trusted, chroot: config.chroot.clone() };
-    start(Arc::new(config), reader, Arc::new(spool), lock, watch, control, manager)
+    warn_of_tokens(&config);
+    let config = Arc::new(config);
+    let reader =
+        ConfigReader { sources, trusted, chroot: config.chroot.clone(), current: Arc::clone(&config) };
+    start(config, reader, Arc::new(spool), lock, watch, control, manager)
 }
 
 fn start(
@@ -258,14 +266,16 @@ struct ConfigReader {
     trusted: trust::Names,
     /// The root directory that was changed to.
     chroot: Option<PathBuf>,
+    /// What was read last.
+    current: Arc<Config>,
 }
 
 impl ConfigReader {
     fn read_again(&mut self, reporter: &Reporter) {
-        match Config::load(&self.sources) {
-            Ok(mut config) => {
-                self.trusted.resolve(&mut config);
-                reporter.send_signal(Report::Reconfigured(Arc::new(config)));
+        match self.read() {
+            Ok(config) => {
+                self.current = Arc::new(config);
+                reporter.send_signal(Report::Reconfigured(Arc::clone(&self.current)));
             }
             Err(error) => {
                 for problem in error.problems() {
@@ -283,6 +293,24 @@ impl ConfigReader {
                 );
             }
         }
+    }
+
+    fn read(&mut self) -> Result<Config, ConfigError> {
+        let config = Config::load(&self.sources)?;
+        let (mut config, kept) = config.open_secrets_again(&self.current, self.chroot.is_some())?;
+        for sentence in kept {
+            log::warn!("{sentence}");
+        }
+        self.trusted.resolve(&mut config);
+        warn_of_tokens(&config);
+        Ok(config)
+    }
+}
+
+/// Tokens are read when they are used, by the user that the agent is by then: who made their files hears of it now.
+fn warn_of_tokens(config: &Config) {
+    for trouble in config.token_troubles() {
+        log::warn!("{trouble}; until that is mended, mail for the servers of that entry is deferred");
     }
 }
 

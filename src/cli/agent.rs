@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{EX_CONFIG, EX_OSERR, check};
-use crate::agent;
+use crate::agent::{self, AgentError};
 use crate::config::{Config, Sources};
 
 /// Runs the agent until a signal stops it.
@@ -19,6 +19,10 @@ pub fn run(sources: Sources) -> ExitCode {
     log::logger().flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(AgentError::Secrets(error)) => {
+            eprint!("{}", check::complaint(&error));
+            EX_CONFIG.into()
+        }
         Err(error) => {
             eprintln!("lastmile agent: {error}");
             if error.is_configuration() { EX_CONFIG.into() } else { EX_OSERR.into() }

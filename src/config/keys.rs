@@ -176,8 +176,8 @@ impl<'a> Reader<'a> {
     fn note(&mut self, path: &str, given: &Given) {
         let setting = |key: String, given: &Given| Setting {
             key,
-            // Of a key that might hold a secret only what is right is ever shown, and that holds none.
-            value: given.shown(path),
+            // Settings are seen only where all values are right, and no right one is a secret.
+            value: given.written(),
             source: given.source.clone(),
         };
         match &given.shape {

@@ -6,7 +6,7 @@
 
 use super::Config;
 use super::error::nearest;
-use super::parse::is_secret_path;
+use super::parse::is_bare_secret_path;
 use super::transport::Transport;
 
 fn top_keys() -> impl Iterator<Item = &'static str> {
@@ -42,12 +42,15 @@ pub(super) fn may_be_secret(key: &str, value: &str) -> bool {
     if value.contains("-----BEGIN") {
         return true;
     }
-    if !SECRET_WORDS.iter().any(|word| key.contains(word)) {
+    let last = key.rsplit('.').next().unwrap_or_default();
+    let is_about_secrets = SECRET_WORDS.iter().any(|word| key.contains(word))
+        || nearest(last, transport_keys()) == Some("sasl_password_maps");
+    if !is_about_secrets {
         return false;
     }
-    let names_file = |value: &str| is_secret_path(value) && !value.contains([' ', ':']);
-    let is_map =
-        value.split_once(':').is_some_and(|(kind, path)| MAP_TYPES.contains(&kind) && names_file(path));
+    let is_map = value
+        .split_once(':')
+        .is_some_and(|(kind, path)| MAP_TYPES.contains(&kind) && is_bare_secret_path(path));
     !(is_map || matches!(value, "" | "{}" | "{…}" | "[…]"))
 }
 

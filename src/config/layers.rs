@@ -18,7 +18,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::error::{Problem, Problems};
 use super::keys::{Given, Shape};
 use super::known::{may_be_secret, spelled};
-use super::parse::is_secret_path;
+use super::parse::is_bare_secret_path;
 
 /// The file that is read where no other is named. It may be missing.
 pub const DEFAULT_FILE: &str = "/etc/lastmile/lastmile.toml";
@@ -281,7 +281,7 @@ fn variable_layer(name: &str, value: &str) -> Result<(Vec<String>, Layer), Strin
 /// The value of a key, from the file that a variable names. A table of passwords stays there until who delivers opens it.
 fn value_in_file(key: &[String], file: &str) -> Result<String, String> {
     if key.last().is_some_and(|key| key == "sasl_password_maps") {
-        return match is_secret_path(file) {
+        return match is_bare_secret_path(file) {
             true => Ok(format!("file:{file}")),
             // Somebody may have taken it for the variable of the value itself.
             false => {

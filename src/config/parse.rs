@@ -171,6 +171,11 @@ pub(super) fn is_secret_path(text: &str) -> bool {
     below.starts_with('/') && below.len() > 1 && !text.contains(|c: char| c.is_control())
 }
 
+/// The same where more than a path may have been written: one with blanks or colons is taken for a secret.
+pub(super) fn is_bare_secret_path(text: &str) -> bool {
+    is_secret_path(text) && !text.contains([' ', ':'])
+}
+
 /// A name without blanks: of a user, a group, a program.
 pub(super) fn word(given: &Given) -> Result<String, String> {
     let text = given.text()?;

@@ -45,6 +45,11 @@ impl TlsPolicies {
         }
     }
 
+    /// The levels that occur.
+    pub fn levels(&self) -> impl Iterator<Item = TlsLevel> {
+        self.0.values().map(|entry| entry.level)
+    }
+
     /// The value of `tls_policy`.
     pub(super) fn read(given: &Given) -> Result<Self, Wrong> {
         let mut policies = Self::default();

@@ -16,6 +16,7 @@ use lastmile::smtp::Stage;
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
 
+mod secrets;
 mod shipped;
 mod tls;
 

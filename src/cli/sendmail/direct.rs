@@ -111,6 +111,11 @@ fn destination(direct: &Direct, config: &Config) -> Result<(Destination, Arc<Tra
     let destination = config.destination_of(name, server).map_err(|error| bad(&error))?;
     let transport = config.transport(destination.transport()).ok_or_else(|| bad(&"it has no transport"))?;
     let transport = Transport { protocol: *protocol, ..Transport::clone(transport) };
+    // Of this one transport, and as our caller, who may well not be allowed to.
+    let transport = transport.open_secrets().map_err(|wrong| {
+        let said: Vec<_> = wrong.iter().map(|wrong| format!("transport.{protocol}.{wrong}")).collect();
+        not_sent(Code::Config, said.join("; "))
+    })?;
     Ok((destination, Arc::new(transport)))
 }
 

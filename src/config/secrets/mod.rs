@@ -23,7 +23,7 @@ use rustls::sign::CertifiedKey;
 
 use super::error::{ConfigError, Problem, Problems};
 use super::keys::Given;
-use super::parse::{CREDENTIALS, is_secret_path};
+use super::parse::{CREDENTIALS, is_bare_secret_path};
 use super::transport::Transport;
 use crate::mail::Server;
 use crate::smtp::Credentials;
@@ -52,7 +52,7 @@ impl PasswordMaps {
 
     fn parse(text: &str) -> Option<Self> {
         let (kind, path) = text.split_once(':')?;
-        let path = is_secret_path(path).then(|| PathBuf::from(path))?;
+        let path = is_bare_secret_path(path).then(|| PathBuf::from(path))?;
         match kind {
             "texthash" => Some(Self::Texthash(path)),
             "file" => Some(Self::File(path)),
@@ -346,9 +346,7 @@ impl super::Config {
     /// Reads the files with secrets and certificates of all transports: once, before privileges and the root directory are
     /// given up, and by who delivers alone. The error tells everything that is wrong.
     pub fn open_secrets(self) -> Result<Self, ConfigError> {
-        let needs_system =
-            |transport: &Transport| transport.tls.ca_file.is_none() && transport.tls.ca_path.is_none();
-        if self.chroot.is_some() && self.transports().any(|transport| needs_system(transport)) {
+        if self.chroot.is_some() {
             // They are not where they were, once the root directory has changed.
             system_roots();
         }

@@ -2,7 +2,10 @@
 //!
 //! - Owns: the listing, and warnings about what is possible but probably not meant.
 //! - Leaves to others: what makes a configuration impossible (`config`); the conversation with servers (`net`).
-//! - Always true: the listing is itself a configuration file with the same effect; nothing is changed.
+//! - Always true: the listing is itself a configuration file with the same effect; nothing is changed; nothing secret is
+//!   shown.
+
+mod secrecy;
 
 use std::fs;
 use std::io::{self, Write};
@@ -32,8 +35,8 @@ const DATA_DONE_TIMEOUT_SHORT: Duration = Duration::from_secs(60);
 /// Reads the configuration and shows it with its sources; or tells everything that is wrong with it. With `probe`,
 /// tries every destination that it names.
 pub fn run(sources: &Sources, probe: bool) -> ExitCode {
-    let written = match Config::load(sources) {
-        Ok(config) => show(&config, sources).and_then(|()| reach(&config, probe)),
+    let written = match Config::load(sources).and_then(Config::check_secrets) {
+        Ok((config, unchecked)) => show(&config, sources, &unchecked).and_then(|()| reach(&config, probe)),
         Err(error) => io::stderr().write_all(complaint(&error).as_bytes()).map(|()| EX_CONFIG.into()),
     };
     match written {
@@ -44,10 +47,11 @@ pub fn run(sources: &Sources, probe: bool) -> ExitCode {
     }
 }
 
-fn show(config: &Config, sources: &Sources) -> io::Result<()> {
+fn show(config: &Config, sources: &Sources, unchecked: &[String]) -> io::Result<()> {
     io::stdout().write_all(listing(config).as_bytes())?;
     let mut stderr = io::stderr();
-    for warning in warnings(config, sources) {
+    let unchecked = unchecked.iter().map(|file| format!("not checked: {file}"));
+    for warning in warnings(config, sources).into_iter().chain(unchecked) {
         writeln!(stderr, "lastmile: warning: {warning}")?;
     }
     Ok(())
@@ -125,6 +129,8 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<String> {
     warnings.extend(of_files(config, sources));
     warnings.extend(of_values(config));
     warnings.extend(of_transports(config));
+    warnings.extend(config.transports().flat_map(|transport| secrecy::warnings(config, transport)));
+    warnings.extend(config.token_troubles());
     warnings
 }
 
