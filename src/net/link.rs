@@ -113,11 +113,6 @@ impl Link {
         }
     }
 
-    /// Whether TLS is spoken.
-    pub fn is_tls(&self) -> bool {
-        self.tls().is_some()
-    }
-
     /// Who hears what is said.
     pub fn tap(&mut self) -> &mut Tap {
         &mut self.tap
@@ -390,3 +385,6 @@ fn differs(set: Duration, wanted: Duration) -> bool {
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
+
+#[cfg(test)]
+mod tests;
