@@ -41,6 +41,8 @@ pub struct Habits {
     pub unquoted_envelope: bool,
     /// A probe of an address goes as far as DATA (`address_verify_target = data`); else as far as RCPT.
     pub probe_until_data: bool,
+    /// Whether each TLS connection gets a line in the log (`tls_loglevel` above 0).
+    pub tls_log: bool,
 }
 
 impl Default for Habits {
@@ -61,6 +63,7 @@ impl Default for Habits {
             bind_address_enforced: true,
             unquoted_envelope: false,
             probe_until_data: false,
+            tls_log: true,
         }
     }
 }

@@ -205,8 +205,8 @@ fn read_transport(
 ) -> Option<Transport> {
     let mut reader = Reader::new(format!("transport.{name}."), section, problems);
     let timeouts = Timeouts::read(&mut reader);
-    let tls = Tls::read(&mut reader);
-    let sasl = Sasl::read(&mut reader);
+    let tls = Tls::read(&mut reader, Some(Vec::new()));
+    let sasl = Sasl::read(&mut reader, Some(None));
     // The listing has the transport's own keys first.
     let of_parts = std::mem::take(&mut reader.settings);
     let (name_given, secrets, habits) =

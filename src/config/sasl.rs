@@ -16,7 +16,10 @@ keys! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Sasl reads();
     names "sasl_", "";
-    given {}
+    given {
+        /// The same over TLS with a server that has proved who it is, where that differs: main.cf alone can say so.
+        pub tls_verified_security_options: Option<SecurityOptions>,
+    }
 
     /// Whether we log in at all.
     auth_enable: bool = "no", parse::yes_no;
@@ -79,7 +82,8 @@ impl Sasl {
     /// What a mechanism must not do: over TLS where `is_encrypted`, with a server that has proved who it is where
     /// `is_authenticated`.
     pub fn options_for(&self, is_encrypted: bool, is_authenticated: bool) -> SecurityOptions {
-        match (is_encrypted, self.tls_security_options) {
+        let verified = self.tls_verified_security_options.filter(|_| is_authenticated);
+        match (is_encrypted, verified.or(self.tls_security_options)) {
             (false, _) => self.security_options,
             (true, Some(options)) => options,
             (true, None) => SecurityOptions {

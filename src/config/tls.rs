@@ -21,7 +21,11 @@ keys! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Tls reads();
     names "tls_", "";
-    given {}
+    given {
+        /// What holds for single servers in every respect, whatever the rest says. The configuration file has no such thing:
+        /// Postfix's tables are asked for each message.
+        pub exact: Vec<(Server, Tls)>,
+    }
 
     /// What is asked of a server; `None`: [`TlsLevel::None`] of UNIX-domain sockets, [`TlsLevel::May`] of TCP.
     security_level: Option<TlsLevel> = "", parse::optional(parse::choice);
@@ -166,6 +170,9 @@ pub struct TlsPolicy<'a> {
 impl Tls {
     /// What holds for `server`: the entry of the policy table that fits it most closely, over the transport's keys.
     pub fn policy_for(&self, server: &Server) -> TlsPolicy<'_> {
+        if let Some((_, exact)) = self.exact.iter().find(|(known, _)| known == server) {
+            return exact.policy_for(server);
+        }
         let entry = self.policy.find(server);
         let by_kind = match server {
             Server::Unix(_) => TlsLevel::None,

@@ -149,6 +149,8 @@ impl Needs {
     /// A header, the sender or a recipient of this request is in UTF-8. Releases before 3.10 look at all bits but the
     /// first, and have no others than these.
     const UTF8_USED: u32 = 2 | 4 | 8;
+    /// Since 3.10.
+    const TLS_NOT_REQUIRED: u32 = 16;
 
     /// The sender asked for SMTPUTF8 (RFC 6531).
     pub fn smtputf8_requested(self) -> bool {
@@ -158,6 +160,11 @@ impl Needs {
     /// The message cannot go to a server without SMTPUTF8: it was asked for, and is made use of.
     pub fn requires_smtputf8(self) -> bool {
         self.smtputf8_requested() && self.0 & Self::UTF8_USED != 0
+    }
+
+    /// The sender wants the message to arrive even where TLS cannot be what it has to be (`TLS-Required: no` of RFC 8689).
+    pub fn tls_not_required(self) -> bool {
+        self.0 & Self::TLS_NOT_REQUIRED != 0
     }
 
     /// Any bit about UTF-8: an original recipient that is not ASCII goes to the server as `utf-8;`.

@@ -51,6 +51,10 @@ pub struct Context {
     pub kept_destinations: MatchList,
     /// Keywords that count as not offered, by the server's address.
     pub discarded_keywords: Maps,
+    /// What TLS has to be for single next hops.
+    pub tls_policies: Maps,
+    /// Names and passwords, by server and by next hop.
+    pub passwords: Maps,
 }
 
 /// Why a queue file cannot be used.
@@ -197,13 +201,21 @@ impl PostfixSource {
         connection: &mut CachedConnection,
         recorder: &mut Recorder<'_>,
     ) -> Health {
-        let (transport, job) = (&self.context.transport, recorder.job());
+        let job = recorder.job();
         let request = &job.request;
         if let Some(outcome) = self.misconfigured(batch) {
             recorder.decided_here();
             recorder.settle_rest(&outcome);
             return Health::Untouched;
         }
+        let transport = match self.context.transport_for(request, batch.destination()) {
+            Ok(transport) => transport,
+            Err(outcome) => {
+                recorder.destination_failed(outcome.reason());
+                recorder.settle_rest(&outcome);
+                return Health::Untouched;
+            }
+        };
         let content = match self.content(batch, file, job) {
             Ok(content) => content,
             Err(Undeliverable::Content(error)) => {
@@ -238,7 +250,7 @@ impl PostfixSource {
                 rewrite_context: &client.rewrite_context,
             }),
             probe: request.flags.is_probe(),
-            ..Delivery::new(batch, &content, transport)
+            ..Delivery::new(batch, &content, &transport)
         };
         match connection.deliver(&delivery, recorder) {
             // What failed is no reason to spare the destination here: the answer tells qmgr, whose affair that is.

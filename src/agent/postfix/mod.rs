@@ -9,6 +9,7 @@
 
 mod callers;
 mod clerk;
+mod client;
 mod content;
 mod delivery;
 mod job;

@@ -1,6 +1,7 @@
 //! From a process that master(8) has started to one that takes requests.
 //!
-//! - Owns: the order of opening: main.cf, the log under its final name, the queue directory, tables, privileges, threads.
+//! - Owns: the order of opening: main.cf, the log under its final name, the queue directory, tables, keys and
+//!   certificates, privileges, threads.
 //! - Leaves to others: how the process came to be (`postfix::supervisor`), everything that runs then.
 //! - Always true: nothing is opened after privileges are given up that may be closed to the queue's owner or outside of
 //!   a new root directory, and whatever is wrong with main.cf is told at once, in the mail log.
@@ -21,6 +22,7 @@ use crate::agent::crew::Crew;
 use crate::agent::doorbell::doorbell;
 use crate::agent::log::{Facility, MailLog, MailLogTarget, OpenMailLog};
 use crate::agent::report::Reporter;
+use crate::config::Transport;
 use crate::postfix::maps::Tables;
 use crate::postfix::options::{Options, Role};
 use crate::postfix::parameters::{Problems, Settings, Source};
@@ -71,10 +73,10 @@ pub fn run(started: Started, log: &OpenMailLog) -> Result<(), PostfixError> {
     std::env::set_current_dir(queue)
         .map_err(set_up(format!("queue_directory = {} cannot be entered", queue.display())))?;
     let tables = Tables::open(&settings).map_err(|problems| all_told(&problems))?;
+    let mut settings = open_secrets(settings)?;
     let owner = options.unprivileged.then_some(settings.mail_owner.as_str());
     let root = options.chroot.then_some(settings.queue_directory.as_path());
     service::drop_privileges(owner, root)?;
-    let mut settings = settings;
     settings.config.workers = allow_descriptors(settings.config.workers);
     let service = options.service_name(&role).to_owned();
     let retire = options.retire.map(|seconds| Duration::from_secs(seconds.into()));
@@ -96,6 +98,23 @@ fn serve(context: Arc<Context>, door: Door, retire: Option<Duration>) -> Result<
     crate::agent::log::this_thread_may_not_wait();
     let master = Master::new(Parts { context, door, crew, clerk, reports, chime, retire });
     master.and_then(Master::run).map_err(PostfixError::Master)
+}
+
+/// Reads keys and certificates, which may be root's alone, and lie outside of a new root directory.
+fn open_secrets(mut settings: Settings) -> Result<Settings, PostfixError> {
+    let protocol = settings.client.protocol;
+    let opened = Transport::clone(&settings.client).open_secrets();
+    let mut transport = opened.map_err(|wrong| {
+        let sentences = wrong.into_iter().map(|wrong| format!("{protocol}_{wrong}"));
+        all_told(&sentences.collect())
+    })?;
+    transport.secrets = match settings.tls.trusts_system {
+        true => transport.secrets.with_system_authorities(),
+        false => transport.secrets.without_system_authorities(),
+    };
+    settings.client = Arc::new(transport.clone());
+    settings.config = settings.config.with_transport(transport);
+    Ok(settings)
 }
 
 /// All of them are told; the last one is why the service does not begin.
@@ -136,6 +155,8 @@ pub(super) fn context(settings: Settings, tables: Tables, service: String, log: 
         discard_keyword_address_maps,
         fast_flush_domains,
         connection_cache_destinations,
+        tls_policy_maps,
+        sasl_password_maps,
     } = tables;
     let transport = Arc::clone(&settings.client);
     let filter: Option<StatusFilter> = (!delivery_status_filter.is_empty()).then(|| -> StatusFilter {
@@ -162,6 +183,8 @@ pub(super) fn context(settings: Settings, tables: Tables, service: String, log: 
         reporter: report::Reporter::new(services, policy, filter, flush),
         kept_destinations: connection_cache_destinations,
         discarded_keywords: discard_keyword_address_maps,
+        tls_policies: tls_policy_maps,
+        passwords: sasl_password_maps,
         settings,
     }
 }

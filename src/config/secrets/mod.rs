@@ -143,6 +143,19 @@ impl Secrets {
         held.roots.get_or_insert_with(|| Part::new(RootCertStore::empty(), []));
         Self { held: Some(Arc::new(held)), given: self.given.clone() }
     }
+
+    /// The same secrets, where the system's authorities are trusted beside those that were named. They are read now.
+    #[must_use]
+    pub fn with_system_authorities(&self) -> Self {
+        let of_system = system_roots();
+        let mut held = self.held.as_deref().cloned().unwrap_or_default();
+        if let Some(named) = &mut held.roots {
+            let mut roots = RootCertStore::clone(&named.value);
+            roots.extend(of_system.roots.iter().cloned());
+            *named = Part::new(roots, [named.digest.as_slice(), b"and those of the system"]);
+        }
+        Self { held: Some(Arc::new(held)), given: self.given.clone() }
+    }
 }
 
 #[cfg(test)]

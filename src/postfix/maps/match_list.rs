@@ -59,7 +59,7 @@ impl MatchList {
 
     /// The list that has every name in it.
     pub(super) fn everything() -> Self {
-        let table = Table::Memory(Memory::Static("yes".to_owned()));
+        let table = Table::Memory(Memory::Static("yes".to_owned().into()));
         let patterns = vec![Pattern { negated: false, what: What::Table(table) }];
         Self { patterns, subdomains: Subdomains::None }
     }

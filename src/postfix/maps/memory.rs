@@ -2,11 +2,16 @@
 //!
 //! - Owns: their syntax.
 //! - Leaves to others: all other types of tables (`proxymap`).
-//! - Always true: of a key that stands twice, that entry counts which counts in Postfix.
+//! - Always true: of a key that stands twice, that entry counts which counts in Postfix. What a table says is shown
+//!   nowhere, and wiped when the table is dropped: it may be a password.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+
+use zeroize::Zeroizing;
 
 use super::super::parameters::{elements, logical_lines, without_braces};
 use super::super::proxymap::Case;
@@ -15,22 +20,42 @@ use super::super::proxymap::Case;
 const FILE_SIZE_MAX: u64 = 64 << 20;
 
 /// A table in memory.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(super) enum Memory {
     /// Entries by key.
-    Entries { entries: HashMap<String, String>, case: Case },
+    Entries { entries: Entries, case: Case },
     /// One value for every key.
-    Static(String),
+    Static(Zeroizing<String>),
+}
+
+type Entries = HashMap<String, Zeroizing<String>>;
+
+/// Who may read the file of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Whoever may.
+    Any,
+    /// Not everybody: there are passwords in it.
+    NotEverybody,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries { entries, case } => write!(f, "{} entries, {case:?}", entries.len()),
+            Self::Static(_) => f.write_str("one entry for every key"),
+        }
+    }
 }
 
 impl Memory {
     /// Reads a table of these types; `None` for another type.
-    pub(super) fn read(kind: &str, name: &str, case: Case) -> Result<Option<Self>, String> {
+    pub(super) fn read(kind: &str, name: &str, case: Case, readers: Readers) -> Result<Option<Self>, String> {
         match kind {
-            "static" => Ok(Some(Self::Static(static_value(name)?))),
+            "static" => Ok(Some(Self::Static(static_value(name)?.into()))),
             "inline" => Ok(Some(Self::Entries { entries: inline_entries(name, case)?, case })),
             "texthash" => {
-                let text = read_file(name).map_err(|error| format!("{name} cannot be read: {error}"))?;
+                let text = read_file(name, readers)?;
                 Ok(Some(Self::Entries { entries: file_entries(&text, name, case), case }))
             }
             _ => Ok(None),
@@ -40,7 +65,7 @@ impl Memory {
     pub(super) fn look_up(&self, key: &str) -> Option<&str> {
         match self {
             Self::Static(value) => Some(value),
-            Self::Entries { entries, case } => entries.get(&folded(key, *case)).map(String::as_str),
+            Self::Entries { entries, case } => entries.get(&folded(key, *case)).map(|value| value.as_str()),
         }
     }
 }
@@ -59,37 +84,48 @@ fn static_value(name: &str) -> Result<String, String> {
 }
 
 /// `inline:{key=value, {key = value with blanks}}`. The last entry of a key counts.
-fn inline_entries(name: &str, case: Case) -> Result<HashMap<String, String>, String> {
+fn inline_entries(name: &str, case: Case) -> Result<Entries, String> {
     let text = without_braces(name).ok_or("it is written as inline:{name=value, { name = text }}")?;
     let entries = elements(text)?.into_iter().map(|element| {
         let assignment = without_braces(element).unwrap_or(element);
         let (key, value) = assignment.split_once('=').ok_or_else(|| format!("\"{element}\" has no \"=\""))?;
         match key.trim() {
             "" => Err(format!("\"{element}\" has no key")),
-            key => Ok((folded(key, case), value.trim().to_owned())),
+            key => Ok((folded(key, case), Zeroizing::new(value.trim().to_owned()))),
         }
     });
     let entries: HashMap<_, _> = entries.collect::<Result<_, String>>()?;
     if entries.is_empty() { Err("it is empty".to_owned()) } else { Ok(entries) }
 }
 
-fn read_file(path: &str) -> std::io::Result<String> {
-    let mut octets = Vec::new();
-    File::open(path)?.take(FILE_SIZE_MAX + 1).read_to_end(&mut octets)?;
-    if octets.len() as u64 > FILE_SIZE_MAX {
-        return Err(std::io::Error::other("it is larger than 64 MB"));
+fn read_file(path: &str, readers: Readers) -> Result<Zeroizing<String>, String> {
+    let cannot = |error: std::io::Error| format!("{path} cannot be read: {error}");
+    let file = File::open(path).map_err(cannot)?;
+    let about = file.metadata().map_err(cannot)?;
+    let mode = about.permissions().mode() & 0o7777;
+    if readers == Readers::NotEverybody && mode & 0o004 != 0 {
+        return Err(format!(
+            "everybody may read the passwords in {path}, whose mode is {mode:04o}: say chmod o-r {path}"
+        ));
     }
-    Ok(String::from_utf8_lossy(&octets).into_owned())
+    // With room for all of it, so that no copy of a part is left behind when it would have to grow.
+    let size = usize::try_from(about.len().min(FILE_SIZE_MAX)).unwrap_or_default();
+    let mut octets = Zeroizing::new(Vec::with_capacity(size + 1));
+    file.take(FILE_SIZE_MAX + 1).read_to_end(&mut octets).map_err(cannot)?;
+    if octets.len() as u64 > FILE_SIZE_MAX {
+        return Err(format!("{path} cannot be read: it is larger than 64 MB"));
+    }
+    Ok(Zeroizing::new(String::from_utf8_lossy(&octets).into_owned()))
 }
 
 /// The entries of a file as postmap(1) takes them. The first entry of a key counts; what is none is passed over with a
 /// warning, as Postfix does.
-fn file_entries(text: &str, name: &str, case: Case) -> HashMap<String, String> {
-    let (mut entries, mut ignored) = (HashMap::new(), 0);
-    for line in logical_lines(text) {
-        match split_entry(&line) {
+fn file_entries(text: &str, name: &str, case: Case) -> Entries {
+    let (mut entries, mut ignored) = (Entries::new(), 0);
+    for line in Zeroizing::new(logical_lines(text)).iter() {
+        match split_entry(line) {
             Some((key, value)) => {
-                entries.entry(folded(key, case)).or_insert_with(|| value.to_owned());
+                entries.entry(folded(key, case)).or_insert_with(|| Zeroizing::new(value.to_owned()));
             }
             None => ignored += 1,
         }
@@ -141,9 +177,10 @@ mod tests {
             ("\"open", None),
             ("äx", Some("u")),
         ] {
-            assert_eq!(entries.get(key).map(String::as_str), value, "{key}");
+            assert_eq!(entries.get(key).map(|value| value.as_str()), value, "{key}");
         }
-        assert_eq!(file_entries(text, "t", Case::Kept).get("A").map(String::as_str), Some("two"));
+        let kept = file_entries(text, "t", Case::Kept);
+        assert_eq!(kept.get("A").map(|value| value.as_str()), Some("two"));
     }
 
     #[test]
@@ -166,17 +203,45 @@ mod tests {
             ("static", "", "any", Err(())),
             ("texthash", "/nonexistent/x", "a", Err(())),
         ] {
-            let table = Memory::read(kind, name, Case::Folded);
+            let table = Memory::read(kind, name, Case::Folded, Readers::Any);
             let found = table.as_ref().map(|table| table.as_ref().unwrap().look_up(key)).map_err(|_| ());
             assert_eq!(found, value, "{kind}:{name} {key}");
         }
-        assert_eq!(Memory::read("hash", "/etc/aliases", Case::Folded), Ok(None));
+        assert_eq!(Memory::read("hash", "/etc/aliases", Case::Folded, Readers::Any), Ok(None));
     }
 
     #[test]
     fn case_counts_where_it_is_kept() {
-        let table = Memory::read("inline", "{A=1}", Case::Kept).unwrap().unwrap();
+        let table = Memory::read("inline", "{A=1}", Case::Kept, Readers::Any).unwrap().unwrap();
         assert_eq!((table.look_up("A"), table.look_up("a")), (Some("1"), None));
+    }
+
+    #[test]
+    fn passwords_that_everybody_may_read_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "mx.example.org user:secret\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        for (mode, readers, is_read) in [
+            (0o600, Readers::NotEverybody, true),
+            (0o640, Readers::NotEverybody, true),
+            (0o644, Readers::NotEverybody, false),
+            (0o604, Readers::NotEverybody, false),
+            (0o644, Readers::Any, true),
+        ] {
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+            match Memory::read("texthash", path, Case::Folded, readers) {
+                Ok(Some(table)) => {
+                    assert!(is_read, "{mode:o}");
+                    assert_eq!(table.look_up("MX.example.org"), Some("user:secret"));
+                    assert!(!format!("{table:?}").contains("secret"), "{table:?}");
+                }
+                other => {
+                    let told = other.unwrap_err();
+                    assert!(!is_read && told.contains(&format!("chmod o-r {path}")), "{told}");
+                    assert!(told.contains(&format!("{mode:04o}")) && !told.contains("secret"), "{told}");
+                }
+            }
+        }
     }
 
     proptest! {

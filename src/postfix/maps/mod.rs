@@ -18,7 +18,8 @@ pub use match_list::{MatchList, Subdomains};
 use super::parameters::{Problems, Settings, table};
 use super::proxymap::{Case, Proxymap, ProxymapError};
 use super::request::Release;
-use memory::Memory;
+use crate::smtp::Secret;
+use memory::{Memory, Readers};
 
 /// The tables of a service.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ pub struct Tables {
     pub fast_flush_domains: MatchList,
     /// Next hops to which connections are kept, where Postfix's ways with connections are followed.
     pub connection_cache_destinations: MatchList,
+    /// From next hops to what TLS has to be for them.
+    pub tls_policy_maps: Maps,
+    /// From servers and next hops to names and passwords.
+    pub sasl_password_maps: Maps,
 }
 
 impl Tables {
@@ -64,6 +69,9 @@ impl Tables {
                 &names.connection_cache_destinations,
                 Subdomains::None,
             ),
+            tls_policy_maps: opener.maps(&parameter("tls_policy_maps"), &names.tls_policy_maps, Case::Folded),
+            sasl_password_maps: opener
+                .secret_maps(&parameter("sasl_password_maps"), &settings.logins.password_maps),
         };
         if opener.problems.is_empty() { Ok(tables) } else { Err(opener.problems) }
     }
@@ -83,6 +91,26 @@ impl Opener {
     pub fn maps(&mut self, parameter: &str, names: &[String], case: Case) -> Maps {
         let tables = names.iter().filter_map(|name| self.table(parameter, name, case));
         Maps { tables: tables.collect() }
+    }
+
+    /// Opens tables of passwords: of text alone, and of files that not everybody may read. What is wrong is told without
+    /// what stands in a table or in its name.
+    pub fn secret_maps(&mut self, parameter: &str, names: &[Secret]) -> Maps {
+        let mut tables = Vec::new();
+        for name in names {
+            let (kind, rest) = name.expose().split_once(':').unwrap_or_default();
+            match Memory::read(kind, rest, Case::Folded, Readers::NotEverybody) {
+                Ok(Some(memory)) => tables.push(Table::Memory(memory)),
+                Ok(None) => {
+                    self.problems.push(format!("{parameter}: a {kind} table of passwords cannot be read"))
+                }
+                Err(what) if kind == "texthash" => self.problems.push(format!("{parameter}: {what}")),
+                Err(_) => {
+                    self.problems.push(format!("{parameter}: an {kind} table is not written as it has to be"))
+                }
+            }
+        }
+        Maps { tables }
     }
 
     /// Opens a table; `None` once its problem is noted.
@@ -165,7 +193,7 @@ impl Table {
     fn open(name: &str, case: Case, proxymap: &Arc<Proxymap>) -> Result<Self, String> {
         let (kind, rest) = name.split_once(':').ok_or("a table is written as type:name")?;
         if kind != "proxy"
-            && let Some(memory) = Memory::read(kind, rest, case)?
+            && let Some(memory) = Memory::read(kind, rest, case, Readers::Any)?
         {
             return Ok(Self::Memory(memory));
         }

@@ -163,3 +163,22 @@ fn domains_that_only_flush_can_look_up_are_left_to_it() {
     }
     assert!(opener.problems.is_empty(), "{}", opener.problems);
 }
+
+#[test]
+fn what_is_wrong_with_a_table_of_passwords_is_told_without_them() {
+    let mut opener = opener();
+    let names =
+        ["inline:{a:hushhush}", "inline:{a=u:hushhush", "static:", "hash:/x", "texthash:/nonexistent"];
+    let names = names.map(|name| Secret::new(name.to_owned()));
+    let maps = opener.secret_maps("lmtp_sasl_password_maps", &names);
+    assert!(maps.is_empty());
+    let told: Vec<_> = opener.problems.sentences().collect();
+    assert_eq!(told.len(), names.len(), "{told:?}");
+    assert!(
+        told.iter().all(|told| told.starts_with("lmtp_sasl_password_maps: ") && !told.contains("hushhush"))
+    );
+    assert!(told[4].contains("/nonexistent cannot be read"), "{told:?}");
+    let maps = opener.secret_maps("x", &[Secret::new("inline:{A=u:hushhush}".to_owned())]);
+    assert_eq!(maps.look_up("a").unwrap().as_deref(), Some("u:hushhush"));
+    assert!(!format!("{maps:?}").contains("hushhush"));
+}

@@ -7,15 +7,20 @@
 mod main_cf;
 mod ports;
 mod postconf;
+mod sasl;
 mod settings;
 pub mod table;
+mod tls;
 mod transport;
 mod values;
 
 pub use ports::KnownPorts;
 pub use postconf::Source;
+pub use sasl::LoginSettings;
 pub use settings::{ConnectionCache, Notices, Settings, TableNames};
+pub use tls::TlsSettings;
 pub use values::{Problems, Values};
 
 pub(in crate::postfix) use main_cf::logical_lines;
+pub(in crate::postfix) use tls::{level, protocols, server_name};
 pub(in crate::postfix) use values::{elements, list, without_braces};

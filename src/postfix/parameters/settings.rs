@@ -1,7 +1,7 @@
 //! Settings: everything that a service under master(8) goes by, from main.cf.
 //!
 //! - Owns: which parameters there are for the service itself, and their values as the rest of the program wants them.
-//! - Leaves to others: the parameters of a transport (`transport`), tables (`maps`), what becomes of parameters that have
+//! - Leaves to others: the parameters of a transport (`transport`, `tls`, `sasl`), tables (`maps`), what becomes of parameters that have
 //!   no effect here or cannot be obeyed (`table`).
 //! - Always true: settings that exist are complete; nobody checks a value again.
 
@@ -12,7 +12,9 @@ use std::time::Duration;
 use super::main_cf;
 use super::ports::KnownPorts;
 use super::postconf::{self, PostconfError, Source};
+use super::sasl::LoginSettings;
 use super::table::{self, Scope};
+use super::tls::TlsSettings;
 use super::transport;
 use super::values::{Problems, Reader, TIME_MAX, Values};
 use crate::config::{Config, Flags, NotifyClasses, Transport};
@@ -71,6 +73,10 @@ pub struct Settings {
     pub fallback_relay: Vec<String>,
     /// Which connections are kept.
     pub connection_cache: ConnectionCache,
+    /// TLS, as far as the transport does not say.
+    pub tls: TlsSettings,
+    /// Logins, as far as the transport does not say.
+    pub logins: LoginSettings,
     /// Tables that are to be opened ([`super::super::maps`]).
     pub tables: TableNames,
     /// The name of the one transport that is used: `lmtp` or `smtp`.
@@ -122,6 +128,8 @@ pub struct TableNames {
     pub fast_flush_subdomains: bool,
     /// Next hops to which connections are kept, with [`ConnectionCache::Postfix`].
     pub connection_cache_destinations: Vec<String>,
+    /// What TLS has to be for single next hops.
+    pub tls_policy_maps: Vec<String>,
 }
 
 impl Settings {
@@ -178,7 +186,7 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
     let known_ports = reader.parsed("known_tcp_ports", "", KnownPorts::parse).unwrap_or_default();
     let max_idle = Some(reader.time("max_idle", "100s")).filter(|time| !time.is_zero());
     let mut warnings = Vec::new();
-    let transport = transport::read(
+    let transport::Client { transport, tls, logins } = transport::read(
         reader,
         &transport::Given {
             protocol,
@@ -224,6 +232,8 @@ fn read(reader: &mut Reader<'_>, protocol: Protocol, flags: Flags) -> Option<Set
         fallback_relay: fallback_relay(reader, &client, &known_ports),
         known_ports,
         connection_cache,
+        tls,
+        logins,
         tables: table_names(reader, protocol, connection_cache),
         transport: name,
         client,
@@ -307,7 +317,6 @@ fn line_format(reader: &mut Reader<'_>) -> LineFormat {
     LineFormat { addresses, resolution: Resolution::new(decimals).unwrap_or_default() }
 }
 
-/// The relays, each a TCP server that a next hop could name.
 /// The relays, each as a next hop has it.
 fn fallback_relay(reader: &mut Reader<'_>, client: &Transport, ports: &KnownPorts) -> Vec<String> {
     let name = table::name(client.protocol, "fallback_relay");
@@ -351,6 +360,7 @@ fn table_names(reader: &mut Reader<'_>, protocol: Protocol, cache: ConnectionCac
             ConnectionCache::Keep => Vec::new(),
             ConnectionCache::Postfix { .. } => destinations,
         },
+        tls_policy_maps: reader.list(&table::name(protocol, "tls_policy_maps"), ""),
     }
 }
 

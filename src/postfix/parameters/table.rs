@@ -68,20 +68,16 @@ pub enum When {
     Set,
     /// It is `yes`.
     Yes,
-    /// It is `yes`, and `…_tls_security_level`, which would overrule it, is empty.
-    YesWithoutLevel,
     /// It is none of these, of which the first is what to set instead.
     NoneOf(&'static [&'static str]),
 }
 
 impl When {
     /// Whether `value` is refused.
-    fn holds(self, value: &str, values: &Values, protocol: Protocol) -> bool {
-        let is_yes = value.eq_ignore_ascii_case("yes");
+    fn holds(self, value: &str) -> bool {
         match self {
             Self::Set => !value.is_empty(),
-            Self::Yes => is_yes,
-            Self::YesWithoutLevel => is_yes && values.text(&name(protocol, "tls_security_level")).is_empty(),
+            Self::Yes => value.eq_ignore_ascii_case("yes"),
             Self::NoneOf(fine) => {
                 !value.is_empty() && !fine.iter().any(|word| word.eq_ignore_ascii_case(value))
             }
@@ -92,7 +88,7 @@ impl When {
     fn remedy(self) -> &'static str {
         match self {
             Self::Set => "",
-            Self::Yes | Self::YesWithoutLevel => "no",
+            Self::Yes => "no",
             Self::NoneOf(fine) => fine.first().copied().unwrap_or_default(),
         }
     }
@@ -104,7 +100,6 @@ impl fmt::Display for When {
         match self {
             Self::Set => f.write_str("not empty"),
             Self::Yes => f.write_str("yes"),
-            Self::YesWithoutLevel => f.write_str("yes while the security level is empty"),
             Self::NoneOf(fine) => write!(f, "neither empty nor {}", fine.join(" nor ")),
         }
     }
@@ -168,7 +163,7 @@ pub(super) fn refuse(reader: &mut Reader<'_>, values: &Values, protocol: Protoco
     for row in rows {
         let Fate::Refused(when) = row.fate else { continue };
         for name in row.names.iter().filter_map(|names| names.of(protocol)) {
-            if when.holds(values.text(name), values, protocol) {
+            if when.holds(values.text(name)) {
                 reader.refuse(
                     name,
                     format_args!(

@@ -1,16 +1,20 @@
 //! The transport that main.cf describes.
 //!
 //! - Owns: how Postfix's parameters of a client become a [`Transport`] of ours.
-//! - Leaves to others: what a transport makes happen (`net`, `smtp`), limits that qmgr(8) keeps, tables.
+//! - Leaves to others: TLS and logins (`tls`, `sasl`), what a transport makes happen (`net`, `smtp`), limits that qmgr(8)
+//!   keeps, tables.
 //! - Always true: what qmgr(8) limits is not limited here once more, unless our own parameter says so.
 
+use std::fmt;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::ports::KnownPorts;
+use super::sasl::LoginSettings;
 use super::settings::ConnectionCache;
 use super::table::name;
+use super::tls::TlsSettings;
 use super::values::{Reader, TIME_MAX, elements};
 use crate::config::{
     AddressOrder, Config, EightBit, Family, Flags, Habits, InetProtocols, Timeout, Timeouts, Transport,
@@ -38,12 +42,15 @@ pub(super) struct Given<'a> {
     pub(super) known_ports: &'a KnownPorts,
 }
 
+/// A transport, and what a transport of our own has no place for.
+pub(super) struct Client {
+    pub(super) transport: Transport,
+    pub(super) tls: TlsSettings,
+    pub(super) logins: LoginSettings,
+}
+
 /// Reads the transport; sentences for the log go to `warnings`.
-pub(super) fn read(
-    reader: &mut Reader<'_>,
-    given: &Given<'_>,
-    warnings: &mut Vec<String>,
-) -> Option<Transport> {
+pub(super) fn read(reader: &mut Reader<'_>, given: &Given<'_>, warnings: &mut Vec<String>) -> Option<Client> {
     let protocol = given.protocol;
     let known: TransportName = protocol.to_string().parse().ok()?;
     let mut transport = Transport::clone(Config::default().transport(&known)?);
@@ -61,25 +68,47 @@ pub(super) fn read(
     transport.destination_concurrency_limit = parameters.concurrency_limit();
     transport.destination_recipient_limit = 0;
     transport.recipient_concurrency_limit = 0;
-    Some(transport)
+    let tls = parameters.read_tls(&mut transport);
+    let logins = parameters.read_sasl(&mut transport, warnings);
+    Some(Client { transport, tls, logins })
 }
 
 /// Reads the parameters of one protocol.
-struct Parameters<'r, 'v> {
-    reader: &'r mut Reader<'v>,
-    protocol: Protocol,
+pub(super) struct Parameters<'r, 'v> {
+    pub(super) reader: &'r mut Reader<'v>,
+    pub(super) protocol: Protocol,
 }
 
 impl<'v> Parameters<'_, 'v> {
-    fn yes(&mut self, suffix: &str, default: bool) -> bool {
+    /// The whole name of a parameter.
+    pub(super) fn name(&self, suffix: &str) -> String {
+        name(self.protocol, suffix)
+    }
+
+    /// A value as it stands; `default` where this release has no such parameter.
+    pub(super) fn text(&self, suffix: &str, default: &'v str) -> &'v str {
+        self.reader.text(&self.name(suffix), default)
+    }
+
+    /// A list.
+    pub(super) fn list(&mut self, suffix: &str, default: &'v str) -> Vec<String> {
+        self.reader.list(&name(self.protocol, suffix), default)
+    }
+
+    /// Notes that a value is wrong.
+    pub(super) fn refuse(&mut self, suffix: &str, what: impl fmt::Display) {
+        self.reader.refuse(&name(self.protocol, suffix), what);
+    }
+
+    pub(super) fn yes(&mut self, suffix: &str, default: bool) -> bool {
         self.reader.yes(&name(self.protocol, suffix), default)
     }
 
-    fn number(&mut self, suffix: &str, default: &'v str, least: u64, most: u64) -> u64 {
+    pub(super) fn number(&mut self, suffix: &str, default: &'v str, least: u64, most: u64) -> u64 {
         self.reader.number(&name(self.protocol, suffix), default, least, most)
     }
 
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &mut self,
         suffix: &str,
         default: &'v str,
@@ -107,7 +136,7 @@ impl<'v> Parameters<'_, 'v> {
     }
 
     /// The limit of a stage. 0 turns it off.
-    fn read_timeout(&mut self, timeout: &mut Timeout, suffix: &str, default: &'v str) {
+    pub(super) fn read_timeout(&mut self, timeout: &mut Timeout, suffix: &str, default: &'v str) {
         self.read_limit(timeout, suffix, default, TIME_MAX);
     }
 
@@ -156,6 +185,8 @@ impl<'v> Parameters<'_, 'v> {
             bind_address_enforced: self.yes("bind_address_enforce", false),
             unquoted_envelope: !self.yes("quote_rfc821_envelope", true),
             probe_until_data: self.probes_until_data(),
+            // Of the TLS that is read later.
+            tls_log: false,
         }
     }
 

@@ -85,6 +85,12 @@ impl From<String> for Problems {
     }
 }
 
+impl FromIterator<String> for Problems {
+    fn from_iter<I: IntoIterator<Item = String>>(sentences: I) -> Self {
+        Self(sentences.into_iter().take(PROBLEMS_MAX).collect())
+    }
+}
+
 /// One line for each problem.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,6 +128,11 @@ impl<'a> Reader<'a> {
     /// Notes that a value is wrong.
     pub(super) fn refuse(&mut self, name: &str, what: impl fmt::Display) {
         self.problems.push(about(name, self.values.text(name), what));
+    }
+
+    /// The same, where the value may hold a secret: it is not shown.
+    pub(super) fn refuse_hidden(&mut self, name: &str, what: impl fmt::Display) {
+        self.problems.push(format!("{name}: {what}"));
     }
 
     /// A value as it stands; `default` where this release has no such parameter.

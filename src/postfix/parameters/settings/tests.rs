@@ -6,6 +6,8 @@
 
 use super::super::table::Fate;
 use super::*;
+use crate::config::{CertMatch, Fingerprint, TlsLevel, TlsProtocols, TlsServerName};
+use crate::smtp::Secret;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Lmtp, Protocol::Smtp];
 
@@ -70,7 +72,7 @@ fn parameters_that_cannot_be_obeyed_are_refused() {
             let Fate::Refused(when) = row.fate else { continue };
             let (bad, fine) = match when {
                 table::When::Set => ("texthash:/etc/x", ""),
-                table::When::Yes | table::When::YesWithoutLevel => ("Yes", "no"),
+                table::When::Yes => ("Yes", "no"),
                 table::When::NoneOf(fine) => ("may", fine[0]),
             };
             let told = problems(&least().with(name, bad), protocol);
@@ -231,6 +233,16 @@ fn values_that_cannot_be_are_told_all_at_once() {
         ("lmtp_fallback_relay", "a:b:c"),
         ("lmtp_quote_rfc821_envelope", "maybe"),
         ("lmtp_delivery_status_filter", "inline:{a=1"),
+        ("lmtp_tls_security_level", "must"),
+        ("lmtp_tls_protocols", "SSLv3"),
+        ("lmtp_tls_mandatory_protocols", "TLSv2"),
+        ("lmtp_tls_servername", "a b"),
+        ("lmtp_tls_verify_cert_match", "a/b"),
+        ("lmtp_tls_fingerprint_cert_match", "00:11"),
+        ("lmtp_tls_loglevel", "high"),
+        ("lmtp_sasl_security_options", "noplain"),
+        ("lmtp_sasl_mechanism_filter", "gssapi"),
+        ("lmtp_sasl_password_result_delimiter", "::"),
         ("lastmile_workers", "0"),
         ("lastmile_connection_cache", "scache"),
         ("inet_protocols", "ipv5"),
@@ -258,11 +270,203 @@ fn fallback_relays_are_written_as_next_hops() {
     assert!(told.contains("relay.example") && told.contains("MX"), "{told}");
 }
 
+/// What is set beside [`least`].
+fn with(pairs: &[(&str, &str)]) -> Values {
+    pairs.iter().fold(least(), |values, (name, value)| values.with(name, value))
+}
+
 #[test]
-fn a_security_level_of_none_overrules_older_parameters() {
-    let values = least().with("lmtp_use_tls", "yes").with("lmtp_enforce_tls", "yes");
-    assert_eq!(problems(&values, Protocol::Lmtp).lines().count(), 2);
-    settings(&values.with("lmtp_tls_security_level", "none"), Protocol::Lmtp);
+fn a_level_comes_before_the_parameters_that_it_has_replaced() {
+    for (level, must, should, with_name, expected) in [
+        ("", "no", "no", "yes", TlsLevel::None),
+        ("", "no", "yes", "yes", TlsLevel::May),
+        ("", "yes", "no", "yes", TlsLevel::Verify),
+        ("", "yes", "yes", "no", TlsLevel::Encrypt),
+        ("none", "yes", "yes", "yes", TlsLevel::None),
+        ("may", "yes", "no", "yes", TlsLevel::May),
+        ("Secure", "no", "no", "yes", TlsLevel::Secure),
+    ] {
+        for protocol in PROTOCOLS {
+            let name = |suffix| table::name(protocol, suffix);
+            let values = with(&[
+                (&name("tls_security_level"), level),
+                (&name("enforce_tls"), must),
+                (&name("use_tls"), should),
+                (&name("tls_enforce_peername"), with_name),
+            ]);
+            let known = settings(&values, protocol).client.tls.security_level;
+            assert_eq!(known, Some(expected), "{level} {must} {should} {with_name}");
+        }
+    }
+}
+
+#[test]
+fn versions_go_by_the_level() {
+    let lists = [("lmtp_tls_protocols", "TLSv1.2"), ("lmtp_tls_mandatory_protocols", ">=TLSv1.3")];
+    for (level, v1_2) in [("may", true), ("encrypt", false), ("secure", false)] {
+        let settings = settings(&with(&lists).with("lmtp_tls_security_level", level), Protocol::Lmtp);
+        let protocols = TlsProtocols { v1_2, v1_3: !v1_2 };
+        assert_eq!(settings.client.tls.protocols, protocols, "{level}");
+        assert_eq!(settings.tls.protocols_at(TlsLevel::May), TlsProtocols { v1_2: true, v1_3: false });
+        assert_eq!(settings.tls.protocols_at(TlsLevel::Verify), TlsProtocols { v1_2: false, v1_3: true });
+    }
+}
+
+#[test]
+fn one_certificate_is_shown_with_its_key() {
+    let own = |pairs: &[(&str, &str)]| {
+        let tls = settings(&with(pairs), Protocol::Lmtp).client.tls.clone();
+        [tls.cert_file, tls.key_file]
+            .map(|path| path.map(|path| path.display().to_string()).unwrap_or_default())
+    };
+    for (pairs, shown) in [
+        (&[][..], ["", ""]),
+        (&[("lmtp_tls_cert_file", "/c"), ("lmtp_tls_key_file", "/k")], ["/c", "/k"]),
+        // The default of the key is the certificate's file.
+        (&[("lmtp_tls_cert_file", "/c"), ("lmtp_tls_key_file", "/c")], ["/c", ""]),
+        (&[("lmtp_tls_key_file", "/k")], ["", ""]),
+        (&[("lmtp_tls_eccert_file", "/e"), ("lmtp_tls_eckey_file", "/f")], ["/e", "/f"]),
+        (
+            &[("lmtp_tls_chain_files", "/all"), ("lmtp_tls_cert_file", "/c"), ("lmtp_tls_key_file", "/k")],
+            ["/all", ""],
+        ),
+    ] {
+        assert_eq!(own(pairs), shown, "{pairs:?}");
+    }
+    for (pairs, name) in [
+        ([("lmtp_tls_cert_file", "/c"), ("lmtp_tls_eccert_file", "/e")], "lmtp_tls_eccert_file"),
+        ([("lmtp_tls_chain_files", "/a, /b"), ("lmtp_tls_key_file", "")], "lmtp_tls_chain_files"),
+    ] {
+        let told = problems(&with(&pairs), Protocol::Lmtp);
+        assert!(told.starts_with(&format!("{name} = ")), "{told}");
+    }
+}
+
+#[test]
+fn what_no_server_could_meet_is_refused_unless_a_policy_may_say_otherwise() {
+    for (pairs, name) in [
+        (&[("lmtp_tls_wrappermode", "yes")][..], "lmtp_tls_wrappermode"),
+        (&[("lmtp_tls_wrappermode", "yes"), ("lmtp_tls_security_level", "may")], "lmtp_tls_wrappermode"),
+        (&[("lmtp_tls_security_level", "fingerprint")], "lmtp_tls_fingerprint_cert_match"),
+        (
+            &[("lmtp_tls_security_level", "verify"), ("lmtp_tls_verify_cert_match", "")],
+            "lmtp_tls_verify_cert_match",
+        ),
+        (
+            &[("lmtp_tls_security_level", "secure"), ("lmtp_tls_secure_cert_match", " , ")],
+            "lmtp_tls_secure_cert_match",
+        ),
+    ] {
+        let told = problems(&with(pairs), Protocol::Lmtp);
+        assert!(told.starts_with(&format!("{name} = ")) && told.lines().count() == 1, "{told}");
+        settings(&with(pairs).with("lmtp_tls_policy_maps", "texthash:/x"), Protocol::Lmtp);
+    }
+    let fine = [("lmtp_tls_wrappermode", "yes"), ("lmtp_tls_security_level", "encrypt")];
+    assert!(settings(&with(&fine), Protocol::Lmtp).client.tls.wrappermode);
+}
+
+#[test]
+fn fingerprints_of_another_digest_are_refused_where_there_are_some() {
+    let md5 = [("lmtp_tls_fingerprint_digest", "md5")];
+    assert!(!settings(&with(&md5), Protocol::Lmtp).tls.fingerprints_are_sha256);
+    let told = problems(&with(&md5).with("lmtp_tls_fingerprint_cert_match", "00:11"), Protocol::Lmtp);
+    assert!(told.starts_with("lmtp_tls_fingerprint_digest = md5: ") && told.contains("sha256"), "{told}");
+    let digits = "00".repeat(32);
+    let both = format!("{digits}, {}", "FF:".repeat(31) + "ff");
+    let settings = settings(&least().with("lmtp_tls_fingerprint_cert_match", &both), Protocol::Lmtp);
+    assert_eq!(settings.client.tls.fingerprints, [Fingerprint([0; 32]), Fingerprint([0xff; 32])]);
+}
+
+#[test]
+fn names_of_certificates_and_servers_are_those_of_postfix() {
+    let values = with(&[
+        ("lmtp_tls_verify_cert_match", "hostname, nexthop:dot-nexthop"),
+        ("lmtp_tls_secure_cert_match", "MX.example.org .example.net"),
+    ]);
+    let tls = settings(&values, Protocol::Lmtp).client.tls.clone();
+    assert_eq!(tls.verify_cert_match, [CertMatch::Hostname, CertMatch::Nexthop, CertMatch::DotNexthop]);
+    let names = [CertMatch::Name("mx.example.org".to_owned()), CertMatch::Below("example.net".to_owned())];
+    assert_eq!(tls.secure_cert_match, names);
+    for (text, name) in [
+        ("", TlsServerName::None),
+        ("hostname", TlsServerName::Hostname),
+        ("nexthop", TlsServerName::Hostname),
+        ("front.example", TlsServerName::Name("front.example".to_owned())),
+    ] {
+        let settings = settings(&least().with("lmtp_tls_servername", text), Protocol::Lmtp);
+        assert_eq!(settings.client.tls.servername, name, "{text}");
+    }
+}
+
+#[test]
+fn dane_is_refused_with_what_to_do() {
+    for level in ["dane", "dane-only", "half-dane"] {
+        let told = problems(&least().with("smtp_tls_security_level", level), Protocol::Smtp);
+        assert!(told.starts_with(&format!("smtp_tls_security_level = {level}: DANE ")), "{told}");
+        assert!(
+            told.contains("-o smtp_tls_security_level=encrypt") && told.contains("own smtp deliver"),
+            "{told}"
+        );
+    }
+}
+
+const LOGIN: [(&str, &str); 2] =
+    [("lmtp_sasl_auth_enable", "yes"), ("lmtp_sasl_password_maps", "texthash:/etc/postfix/sasl_passwd")];
+
+#[test]
+fn a_login_needs_a_table_of_passwords_that_is_text() {
+    for (maps, words) in [
+        ("", "needs a table"),
+        ("hash:/etc/postfix/sasl_passwd", "say texthash:/etc/postfix/sasl_passwd, the file"),
+        ("static:u:p, lmdb:/x", "postmap -s lmdb:/x"),
+        ("proxy:mysql:/x", "passwords are read from text alone"),
+        ("inline:{a=b", "\"}\""),
+    ] {
+        let told = problems(&with(&LOGIN).with("lmtp_sasl_password_maps", maps), Protocol::Lmtp);
+        assert!(told.starts_with("lmtp_sasl_password_maps") && told.lines().count() == 1, "{told}");
+        assert!(told.contains(words), "{told}");
+        // Nobody asks for them where nobody logs in.
+        let nobody = least().with("lmtp_sasl_password_maps", maps);
+        assert!(settings(&nobody, Protocol::Lmtp).logins.password_maps.is_empty());
+    }
+    let maps = settings(&with(&LOGIN), Protocol::Lmtp).logins.password_maps;
+    assert_eq!(maps, [Secret::new("texthash:/etc/postfix/sasl_passwd".to_owned())]);
+}
+
+#[test]
+fn passwords_in_main_cf_are_shown_nowhere() {
+    let values = with(&LOGIN).with("lmtp_sasl_password_maps", "inline:{a=u:hushhush} static:u:hushhush");
+    assert!(!format!("{:?}", settings(&values, Protocol::Lmtp)).contains("hushhush"));
+    for maps in ["inline:{a=u:hushhush", "{inline:{a=u:hushhush}} hash:/x", "pcre:{{/a/ u:hushhush}}"] {
+        let told = problems(&with(&LOGIN).with("lmtp_sasl_password_maps", maps), Protocol::Lmtp);
+        assert!(!told.contains("hushhush"), "{told}");
+    }
+}
+
+#[test]
+fn what_a_mechanism_must_not_do_goes_by_the_connection() {
+    let values = with(&[
+        ("lmtp_sasl_security_options", "noactive"),
+        ("lmtp_sasl_tls_security_options", "noplaintext"),
+        ("lmtp_sasl_tls_verified_security_options", "noanonymous"),
+    ]);
+    let sasl = settings(&values, Protocol::Lmtp).client.sasl.clone();
+    for (is_encrypted, is_authenticated, options) in
+        [(false, false, "noactive"), (true, false, "noplaintext"), (true, true, "noanonymous")]
+    {
+        assert_eq!(sasl.options_for(is_encrypted, is_authenticated), options.parse().unwrap(), "{options}");
+    }
+}
+
+#[test]
+fn a_refused_login_never_bounces() {
+    let values = with(&LOGIN).with("lmtp_sasl_auth_soft_bounce", "no");
+    let told = settings(&values, Protocol::Lmtp).warnings;
+    assert!(
+        told.len() == 1 && told[0].starts_with("lmtp_sasl_auth_soft_bounce = no: mail is deferred"),
+        "{told:?}"
+    );
+    assert!(settings(&with(&LOGIN), Protocol::Lmtp).warnings.is_empty());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! - Leaves to others: what a fate means (`table`).
 //! - Always true: there is no parameter in two rows.
 
-use super::When::{NoneOf, Set, Yes, YesWithoutLevel};
+use super::When::{NoneOf, Set, Yes};
 use super::{Names, Row, accepted, honoured, honoured_with, parameter, refused};
 
 /// What qmgr(8) goes by.
@@ -177,6 +177,145 @@ pub(super) const ROWS: &[Row] = &[
         "next hops to which connections are always kept, with lastmile_connection_cache = postfix; else all are",
     ),
     honoured(
+        &[parameter!("starttls_timeout")],
+        "17s",
+        "how long STARTTLS and the TLS handshake may take, each",
+    ),
+    honoured(
+        &[parameter!("tls_security_level")],
+        "encrypt",
+        "what is asked of a server: none, may, encrypt, fingerprint, verify or secure. The levels of DANE are refused. To a \
+         socket, may is none",
+    ),
+    honoured(
+        &[parameter!("use_tls"), parameter!("enforce_tls")],
+        "yes",
+        "the level where none is set: may, or verify",
+    ),
+    honoured_with(
+        &[parameter!("tls_enforce_peername")],
+        "no",
+        &[(parameter!("enforce_tls"), "yes")],
+        "whether enforce_tls means verify, or encrypt",
+    ),
+    honoured_with(
+        &[parameter!("tls_wrappermode")],
+        "yes",
+        &[(parameter!("tls_security_level"), "encrypt")],
+        "whether TLS begins with the connection, which needs the level encrypt or a higher one",
+    ),
+    honoured(
+        &[parameter!("tls_policy_maps")],
+        "inline:{mx.example=encrypt}",
+        "tables with levels for single next hops, and with the attributes match, servername and protocols. A policy that \
+         asks for what is not known here defers mail",
+    ),
+    honoured(
+        &[parameter!("tls_protocols")],
+        "!TLSv1.2",
+        "versions at the level may; 1.2 and 1.3 are spoken here",
+    ),
+    honoured_with(
+        &[parameter!("tls_mandatory_protocols")],
+        "!TLSv1.2",
+        &[(parameter!("tls_security_level"), "encrypt")],
+        "versions at the levels above it",
+    ),
+    honoured(
+        &[parameter!("tls_CAfile"), parameter!("tls_CApath")],
+        "/etc/ssl/other.pem",
+        "the authorities that are trusted. Without them, nobody is, as long as tls_append_default_CA is no",
+    ),
+    honoured(
+        &[parameter!("tls_cert_file"), parameter!("tls_eccert_file")],
+        "/etc/ssl/other.pem",
+        "the certificate that servers get to see. There can be one of the two",
+    ),
+    honoured_with(
+        &[parameter!("tls_key_file")],
+        "/etc/ssl/other.key",
+        &[(parameter!("tls_cert_file"), "/etc/ssl/other.pem")],
+        "its key, where that has a file of its own, which not everybody may read",
+    ),
+    honoured_with(
+        &[parameter!("tls_eckey_file")],
+        "/etc/ssl/other.key",
+        &[(parameter!("tls_eccert_file"), "/etc/ssl/other.pem")],
+        "the same for the other one",
+    ),
+    honoured(
+        &[parameter!("tls_chain_files")],
+        "/etc/ssl/other.pem",
+        "one file with a key and its certificates, in the place of these",
+    ),
+    honoured(
+        &[parameter!("tls_servername")],
+        "hostname",
+        "the name that the handshake asks for: hostname, nexthop or a name; none by default",
+    ),
+    honoured(
+        &[parameter!("tls_verify_cert_match"), parameter!("tls_secure_cert_match")],
+        "other.example",
+        "the names that a certificate may be for, at these levels",
+    ),
+    honoured(
+        &[parameter!("tls_fingerprint_cert_match")],
+        "00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff",
+        "the certificates and public keys that a server may have at the level fingerprint",
+    ),
+    honoured(
+        &[parameter!("tls_fingerprint_digest")],
+        "md5",
+        "how these fingerprints are made. Only those of sha256 can be compared: where there are others, the service does \
+         not start",
+    ),
+    honoured(
+        &[parameter!("tls_loglevel")],
+        "1",
+        "whether each TLS connection has a line in the log; 0 for none",
+    ),
+    honoured_with(
+        &[parameter!("sasl_auth_enable")],
+        "yes",
+        &[(parameter!("sasl_password_maps"), "texthash:/etc/postfix/sasl_passwd")],
+        "whether we log in to servers that the table of passwords names",
+    ),
+    honoured_with(
+        &[parameter!("sasl_password_maps")],
+        "static:other:secret",
+        &[
+            (parameter!("sasl_auth_enable"), "yes"),
+            (parameter!("sasl_password_maps"), "texthash:/etc/postfix/sasl_passwd"),
+        ],
+        "tables with names and passwords, by a server's name and by next hop: texthash, inline or static. Other types are \
+         refused; texthash reads the file that postmap(1) makes them of. Not everybody may read it",
+    ),
+    honoured(
+        &[parameter!("sasl_password_result_delimiter")],
+        "|",
+        "the character between a name and its password",
+    ),
+    honoured(
+        &[parameter!("sasl_mechanism_filter")],
+        "plain, login",
+        "the mechanisms that may be used: names, with ! in front of those that may not, and static:rest. With no other \
+         than oauthbearer and xoauth2, passwords are access tokens",
+    ),
+    honoured(
+        &[
+            parameter!("sasl_security_options"),
+            parameter!("sasl_tls_security_options"),
+            parameter!("sasl_tls_verified_security_options"),
+        ],
+        "nodictionary",
+        "what a mechanism must not do in clear, over TLS, and over TLS with a server that has proved who it is",
+    ),
+    honoured(
+        &[parameter!("send_dummy_mail_auth")],
+        "yes",
+        "whether MAIL says AUTH=<> where the server offers AUTH",
+    ),
+    honoured(
         &[parameter!("delivery_status_filter")],
         "inline:{{2.1.5 x = 2.0.0 y}}",
         "tables that replace the status and the text of a result",
@@ -192,7 +331,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     accepted(
         &[parameter!("cname_overrides_servername")],
-        "the log has the name that was looked up, and only TLS and SASL would go by another one",
+        "names in certificates and the names of logins are those of the next hop, as in the log",
     ),
     accepted(&[parameter!("defer_if_no_mx_address_found")], "no MX record is looked up"),
     accepted(
@@ -214,90 +353,89 @@ pub(super) const ROWS: &[Row] = &[
     ),
     accepted(
         &[
-            parameter!("sasl_auth_cache_name"),
-            parameter!("sasl_auth_cache_time"),
-            parameter!("sasl_auth_soft_bounce"),
-            parameter!("sasl_mechanism_filter"),
-            parameter!("sasl_password_maps"),
-            parameter!("sasl_password_result_delimiter"),
-            parameter!("sasl_path"),
-            parameter!("sasl_security_options"),
-            parameter!("sasl_tls_security_options"),
-            parameter!("sasl_tls_verified_security_options"),
-            parameter!("sasl_type"),
-            parameter!("send_dummy_mail_auth"),
-            parameter!("sender_dependent_authentication"),
+            parameter!("tls_ciphers"),
+            parameter!("tls_mandatory_ciphers"),
+            parameter!("tls_exclude_ciphers"),
+            parameter!("tls_mandatory_exclude_ciphers"),
         ],
-        "they matter only with SASL, which is refused",
+        "the TLS library has only ciphers of the grade high, all with forward secrecy",
+    ),
+    accepted(&[parameter!("tls_scert_verifydepth")], "the TLS library limits the length of chains itself"),
+    accepted(
+        &[parameter!("tls_session_cache_database"), parameter!("tls_session_cache_timeout")],
+        "each thread remembers the sessions of its servers in memory, as long as these allow",
     ),
     accepted(
-        &[
-            parameter!("starttls_timeout"),
-            parameter!("tls_CAfile"),
-            parameter!("tls_CApath"),
-            parameter!("tls_block_early_mail_reply"),
-            parameter!("tls_cert_file"),
-            parameter!("tls_chain_files"),
-            parameter!("tls_ciphers"),
-            parameter!("tls_connection_reuse"),
-            parameter!(smtp "tls_dane_insecure_mx_policy"),
-            parameter!("tls_dcert_file"),
-            parameter!("tls_dkey_file"),
-            parameter!("tls_eccert_file"),
-            parameter!("tls_eckey_file"),
-            parameter!("tls_enable_rpk"),
-            parameter!("tls_enforce_peername"),
-            parameter!("tls_enforce_sts_mx_patterns"),
-            parameter!("tls_exclude_ciphers"),
-            parameter!("tls_fingerprint_cert_match"),
-            parameter!("tls_fingerprint_digest"),
-            parameter!("tls_force_insecure_host_tlsa_lookup"),
-            parameter!("tls_key_file"),
-            parameter!("tls_loglevel"),
-            parameter!("tls_mandatory_ciphers"),
-            parameter!("tls_mandatory_exclude_ciphers"),
-            parameter!("tls_mandatory_protocols"),
-            parameter!("tls_note_starttls_offer"),
-            parameter!("tls_protocols"),
-            parameter!("tls_scert_verifydepth"),
-            parameter!("tls_secure_cert_match"),
-            parameter!("tls_servername"),
-            parameter!("tls_session_cache_database"),
-            parameter!("tls_session_cache_timeout"),
-            parameter!("tls_trust_anchor_file"),
-            parameter!("tls_verify_cert_match"),
-            parameter!("tlsrpt_enable"),
-            parameter!("tlsrpt_skip_reused_handshakes"),
-            parameter!("tlsrpt_socket_name"),
-            parameter!("log_tls_feature_status"),
-        ],
-        "they matter only with TLS, which is refused",
+        &[parameter!("tls_connection_reuse")],
+        "connections are kept with their TLS, by the thread that has them",
+    ),
+    accepted(
+        &[parameter!("tls_note_starttls_offer"), parameter!("log_tls_feature_status")],
+        "they only add to the log",
+    ),
+    accepted(
+        &[parameter!("tls_block_early_mail_reply")],
+        "what it detects needs TLS renegotiation, which the TLS library does not have",
+    ),
+    accepted(&[parameter!("tls_dkey_file")], "it belongs to a certificate that is refused"),
+    accepted(
+        &[parameter!(smtp "tls_dane_insecure_mx_policy"), parameter!("tls_force_insecure_host_tlsa_lookup")],
+        "they matter only with DANE, which is refused",
+    ),
+    accepted(
+        &[parameter!("tls_enforce_sts_mx_patterns")],
+        "no MX record is looked up; what a policy says in match= is obeyed",
+    ),
+    accepted(
+        &[parameter!("tlsrpt_socket_name"), parameter!("tlsrpt_skip_reused_handshakes")],
+        "they matter only with TLSRPT, which is refused",
+    ),
+    accepted(
+        &[parameter!("sasl_type"), parameter!("sasl_path")],
+        "mechanisms are built in: EXTERNAL, SCRAM, CRAM-MD5, PLAIN, LOGIN, OAUTHBEARER and XOAUTH2",
+    ),
+    accepted(
+        &[parameter!("sasl_auth_cache_name"), parameter!("sasl_auth_cache_time")],
+        "a login that was refused is tried again with the next mail",
+    ),
+    accepted(
+        &[parameter!("sasl_auth_soft_bounce")],
+        "mail is deferred where a server refuses our login; no gets a warning",
+    ),
+    accepted(
+        &[parameter!(lmtp "sender_dependent_authentication")],
+        "Postfix's own client for LMTP looks up no senders either",
     ),
     refused(
-        &[parameter!("tls_security_level")],
-        NoneOf(&["none"]),
-        "there is no TLS yet, and mail that is meant to be encrypted must not go out in the clear",
-    ),
-    refused(
-        &[parameter!("use_tls"), parameter!("enforce_tls")],
-        YesWithoutLevel,
-        "there is no TLS yet, and mail that is meant to be encrypted must not go out in the clear",
-    ),
-    refused(
-        &[parameter!("tls_policy_maps"), parameter!("tls_per_site")],
+        &[parameter!("tls_dcert_file")],
         Set,
-        "there is no TLS yet, and such a table may ask for it",
+        "there are no certificates of DSA in today's TLS, and the server would not learn who we are",
     ),
-    refused(&[parameter!("tls_wrappermode")], Yes, "there is no TLS yet"),
+    refused(
+        &[parameter!("tls_trust_anchor_file")],
+        Set,
+        "who is trusted stands in tls_CAfile and tls_CApath here, and a server could prove itself by more than is meant",
+    ),
+    refused(
+        &[parameter!("tls_per_site")],
+        Set,
+        "it was replaced by tls_policy_maps, and may ask for TLS where nothing else does",
+    ),
+    refused(
+        &[parameter!("tls_enable_rpk")],
+        Yes,
+        "servers are known by certificates here, not by raw public keys",
+    ),
+    refused(&[parameter!("tlsrpt_enable")], Yes, "no reports are made here about TLS that failed"),
     refused(
         &[parameter!("requiretls_policy")],
         NoneOf(&["opportunistic"]),
-        "there is no TLS yet, and a message that requires it must not go out in the clear",
+        "REQUIRETLS is not said here, and a message that needs it must not go out without",
     ),
     refused(
-        &[parameter!("sasl_auth_enable")],
+        &[parameter!(smtp "sender_dependent_authentication")],
         Yes,
-        "there is no SASL yet, and a server that wants a login would refuse the mail",
+        "logins go by the server here, and mail would go out by the login of somebody else",
     ),
     refused(&[parameter!(smtp "never_send_ehlo")], Yes, "EHLO is always said first"),
     refused(

@@ -128,6 +128,11 @@ pub(super) const ROWS: &[Row] = &[
         "names of ports, which come before those in /etc/services",
     ),
     honoured(
+        &[parameter!(any "tls_append_default_CA")],
+        "yes",
+        "whether the system's authorities are trusted, too",
+    ),
+    honoured(
         &[parameter!(any "debug_peer_list")],
         "mx.example",
         "servers whose conversations are logged: names, addresses and socket paths; patterns are passed over with a \
