@@ -235,6 +235,47 @@ fn listen_to_signals(reporter: Reporter<Report>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Flags;
+    use crate::mail::Protocol;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let least = [
+            ("mail_version", "3.7.11"),
+            ("queue_directory", "/var/spool/postfix"),
+            ("myhostname", "mx.example.org"),
+        ];
+        let values = least.into_iter().chain(pairs.iter().copied()).collect();
+        Settings::from_values(&values, Protocol::Lmtp, Flags::default()).unwrap()
+    }
+
+    /// How many authorities are trusted; `None`: those of the system.
+    fn trusted(pairs: &[(&str, &str)]) -> Option<usize> {
+        let opened = open_secrets(settings(pairs)).unwrap();
+        let of_engine = opened.config.transport(&opened.transport).unwrap();
+        assert_eq!(**of_engine, *opened.client);
+        opened.client.secrets.roots().map(|roots| roots.len())
+    }
+
+    #[test]
+    fn nobody_is_trusted_but_who_is_named_unless_the_system_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        let authority = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap();
+        std::fs::write(&file, authority.cert.pem()).unwrap();
+        let file = ("lmtp_tls_CAfile", file.to_str().unwrap());
+        let system = ("tls_append_default_CA", "yes");
+        assert_eq!(trusted(&[]), Some(0));
+        assert_eq!(trusted(&[file]), Some(1));
+        assert_eq!(trusted(&[system]), None);
+        assert_eq!(trusted(&[file, system]), Some(1 + crate::config::system_roots().len()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_told_by_the_name_of_its_parameter() {
+        let pairs = [("lmtp_tls_cert_file", "/nonexistent/own.pem"), ("lmtp_tls_security_level", "may")];
+        let told = open_secrets(settings(&pairs)).unwrap_err().to_string();
+        assert!(told.starts_with("lmtp_tls_cert_file: /nonexistent/own.pem: "), "{told}");
+    }
 
     #[test]
     fn there_are_no_more_workers_than_descriptors_allow() {
