@@ -32,3 +32,4 @@ mod sendmail;
 mod strangers;
 mod support;
 mod tidy;
+mod tls;

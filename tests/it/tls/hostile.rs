@@ -1,0 +1,135 @@
+//! Servers, and people between them and us, who want mail in clear or returned.
+
+use crate::common::agent::{SOON, Site};
+use crate::common::certificates::Kind;
+
+use lastmile::sink::{Extension, SinkConfig, TlsVersion};
+
+use super::{MESSAGE, Server, certificates, transports};
+
+/// What somebody does; what becomes of mail where TLS may be done without, and where not.
+struct Trick {
+    name: &'static str,
+    script: &'static str,
+    change: fn(&mut SinkConfig),
+    may: &'static [&'static str],
+    must: &'static [&'static str],
+}
+
+const NOTHING: fn(&mut SinkConfig) = |_| {};
+const SENT: &[&str] = &["status=sent"];
+
+const TRICKS: [Trick; 11] = [
+    Trick {
+        name: "stripped",
+        script: "",
+        change: |config| config.without = vec![Extension::StartTls],
+        may: SENT,
+        must: &["dsn=4.7.4, status=deferred", "TLS is required, but was not offered by host localhost["],
+    },
+    Trick {
+        name: "refused",
+        script: "starttls 554 5.7.0 no certificate today",
+        change: NOTHING,
+        may: SENT,
+        must: &["dsn=4.7.0, status=deferred", "refused to start TLS: 554 5.7.0 no certificate today"],
+    },
+    Trick {
+        name: "injected",
+        script: "starttls inject 250-mx\\r\\n250 PIPELINING\\r\\n",
+        change: NOTHING,
+        may: &["dsn=4.5.0, status=deferred", "plain text came behind the reply to STARTTLS"],
+        must: &["dsn=4.5.0, status=deferred", "plain text came behind the reply to STARTTLS"],
+    },
+    Trick {
+        name: "closed",
+        script: "handshake close",
+        change: NOTHING,
+        may: SENT,
+        must: &["dsn=4.7.5, status=deferred", "Cannot start TLS with localhost["],
+    },
+    Trick {
+        name: "truncated",
+        script: "handshake partial 40",
+        change: NOTHING,
+        may: SENT,
+        must: &["dsn=4.7.5, status=deferred", "Cannot start TLS with localhost["],
+    },
+    Trick {
+        name: "garbage",
+        script: "handshake garbage",
+        change: NOTHING,
+        may: SENT,
+        must: &["dsn=4.7.5, status=deferred", "Cannot start TLS with localhost[", "is no TLS"],
+    },
+    Trick {
+        name: "silent",
+        script: "handshake silence",
+        change: NOTHING,
+        may: SENT,
+        must: &["dsn=4.7.5, status=deferred", "the handshake timed out"],
+    },
+    Trick { name: "keys", script: "mail rekey\ndata-done * rekey", change: NOTHING, may: SENT, must: SENT },
+    Trick {
+        name: "older",
+        script: "",
+        change: |config| config.tls.iter_mut().for_each(|tls| tls.versions = vec![TlsVersion::V1_2]),
+        may: SENT,
+        must: SENT,
+    },
+    Trick {
+        name: "gone",
+        script: "content close",
+        change: NOTHING,
+        may: &["status=deferred", "lost connection with localhost["],
+        must: &["status=deferred", "lost connection with localhost["],
+    },
+    Trick {
+        name: "refusing",
+        script: "lhlo 554 5.7.1 go away",
+        change: NOTHING,
+        may: &["dsn=4.7.1, status=deferred", "refused to talk to me"],
+        must: &["dsn=4.7.1, status=deferred", "refused to talk to me"],
+    },
+];
+
+#[test]
+fn nobody_gets_mail_in_clear_that_must_not_go_so_and_nobody_has_it_returned() {
+    let site = Site::new("");
+    let certificates = certificates(&site);
+    let servers: Vec<_> = TRICKS
+        .iter()
+        .map(|trick| Server::start_with(&site, &certificates, Kind::Good, trick.script, trick.change))
+        .collect();
+    let mut routes = "queue_run_delay = 3600\n[routes]\n".to_owned();
+    let mut cases = Vec::new();
+    for (trick, server) in TRICKS.iter().zip(&servers) {
+        for (level, expected) in
+            [("may", trick.may), ("encrypt", trick.must), ("verify", trick.must), ("secure", trick.must)]
+        {
+            let domain = format!("{level}.{}.example", trick.name);
+            routes += &format!("\"{domain}\" = \"{level}:inet:localhost:{}\"\n", server.port);
+            cases.push((format!("b@{domain}"), server, expected));
+        }
+    }
+    let keys = format!("tls_CAfile = \"{}\"\nstarttls_timeout = \"2s\"", certificates.authority.display());
+    site.configure(&format!(
+        "{routes}{}",
+        transports(&keys).replace("tls_security_level = \"fingerprint\"", "")
+    ));
+    let agent = site.start_agent();
+    let recipients: Vec<_> = cases.iter().map(|(address, ..)| address.as_str()).collect();
+    site.sendmail(&recipients, MESSAGE);
+    for (address, server, expected) in &cases {
+        let line = site.wait_for_line(&[&format!("to=<{address}>")], SOON);
+        assert!(expected.iter().all(|word| line.contains(word)), "{expected:?} {line}");
+        assert_eq!(server.mail_of(address), usize::from(*expected == SENT), "{address}");
+    }
+    // Going on in clear is told.
+    for name in ["closed", "truncated", "garbage", "silent"] {
+        let port = TRICKS.iter().zip(&servers).find(|(trick, _)| trick.name == name).unwrap().1.port;
+        let told = site.lines_with(&["Cannot start TLS with", "it is tried again without TLS"]);
+        assert!(told.len() >= 4, "{name} {port} {told:#?}");
+    }
+    agent.stop();
+}
