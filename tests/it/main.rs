@@ -20,6 +20,7 @@ mod dialogue;
 mod engine;
 mod faults;
 mod holding;
+mod logins;
 mod manual;
 mod notice;
 mod overload;

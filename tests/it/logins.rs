@@ -1,0 +1,244 @@
+//! Logging in to servers: by whom, with what, and what becomes of mail where that fails.
+//!
+//! - Owns: servers that ask for a login, tables of passwords, what the log says and does not say.
+//! - Leaves to others: exchanges octet by octet (dialogues, `smtp::auth`), real mail servers (`peers`).
+//! - Always true: no password of a test is in any file that the agent writes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use lastmile::mail::Protocol;
+use lastmile::sink::{Handle, Listen, Script, Sink, SinkConfig, Store, TlsConfig, maildir_name};
+use rustix::process::Signal;
+
+use crate::common::agent::{SOON, Site};
+use crate::common::certificates::{Certificates, Kind};
+use crate::common::mailbox;
+
+const MESSAGE: &[u8] = b"Subject: s\n\nfor who may\n";
+/// Part of each password and token.
+const CANARY: &str = "canary";
+
+/// A server that takes mail from who has logged in, in this process.
+struct Server {
+    handle: Handle,
+    port: u16,
+    maildirs: PathBuf,
+}
+
+impl Server {
+    fn start(site: &Site, change: impl FnOnce(&mut SinkConfig)) -> Self {
+        let maildirs = tempfile::tempdir_in(site.path()).unwrap().keep();
+        let mut config = SinkConfig {
+            protocol: Protocol::Smtp,
+            store: Store::Maildir(maildirs.clone()),
+            logins: vec![("agent".to_owned(), format!("{CANARY}-one"))],
+            ..SinkConfig::new("inet:127.0.0.1:0".parse().unwrap())
+        };
+        change(&mut config);
+        let handle = Sink::start(config).unwrap();
+        let Listen::Tcp(address) = handle.addresses()[0] else { panic!("{:?}", handle.addresses()) };
+        Self { port: address.port(), handle, maildirs }
+    }
+
+    fn mail_of(&self, address: &str) -> usize {
+        mailbox::messages(&self.maildirs.join(maildir_name(&address.parse().unwrap()))).len()
+    }
+}
+
+/// Writes a table that only its owner may read.
+fn write_passwords(site: &Site, lines: &str) {
+    let path = passwords(site);
+    fs::write(&path, lines).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn passwords(site: &Site) -> PathBuf {
+    site.path().join("passwords")
+}
+
+/// The keys of `[transport.smtp]` for logging in.
+fn keys(site: &Site, more: &str) -> String {
+    let passwords = passwords(site);
+    format!(
+        "[transport.smtp]\ninet_protocols = \"ipv4\"\nsasl_auth_enable = \"yes\"\n\
+         sasl_password_maps = \"texthash:{}\"\n{more}\n",
+        passwords.display()
+    )
+}
+
+/// Nothing that the agent has written repeats a secret.
+#[track_caller]
+fn assert_secret_kept(site: &Site) {
+    assert!(!site.log().contains(CANARY), "{}", site.log());
+    for file in site.files() {
+        let octets = fs::read(site.queue().join(&file)).unwrap_or_default();
+        assert!(memchr::memmem::find(&octets, CANARY.as_bytes()).is_none(), "{file}");
+    }
+}
+
+#[test]
+fn each_server_gets_its_own_password_and_who_has_none_is_not_asked() {
+    let site = Site::new("");
+    let one = Server::start(&site, |_| {});
+    let two = Server::start(&site, |config| {
+        config.logins = vec![("other".to_owned(), format!("{CANARY}-two:with colon"))];
+    });
+    let open = Server::start(&site, |config| config.logins.clear());
+    write_passwords(
+        &site,
+        &format!(
+            "# by port, and by name\nlocalhost:{}  agent:{CANARY}-one\n[127.0.0.1]:{}\tother:{CANARY}-two:with colon\n",
+            one.port, two.port
+        ),
+    );
+    let routes = format!(
+        "[routes]\n\"one.example\" = \"smtp:localhost:{}\"\n\"two.example\" = \"smtp:[127.0.0.1]:{}\"\n\
+         \"open.example\" = \"smtp:localhost:{}\"\n",
+        one.port, two.port, open.port
+    );
+    site.configure(&format!("{routes}{}", keys(&site, "debug_peer_list = \"localhost, 127.0.0.1\"")));
+    let agent = site.start_agent_with(&[("RUST_LOG", "trace")]);
+    let recipients = ["b@one.example", "b@two.example", "b@open.example"];
+    site.sendmail(&recipients, MESSAGE);
+    for (address, server) in recipients.iter().zip([&one, &two, &open]) {
+        site.wait_for_line(&[&format!("to=<{address}>"), "status=sent"], SOON);
+        assert_eq!(server.mail_of(address), 1, "{address}");
+    }
+    let said = site.lines_with(&["> AUTH "]);
+    assert!(
+        said.len() == 2 && said.iter().all(|line| line.contains("AUTH SCRAM-SHA-256 [...]")),
+        "{said:#?}"
+    );
+    assert_secret_kept(&site);
+    agent.stop();
+}
+
+#[test]
+fn a_wrong_password_keeps_the_mail_and_rests_the_destination_until_it_is_mended() {
+    let site = Site::new("");
+    let server = Server::start(&site, |_| {});
+    let route = format!(
+        "minimal_backoff_time = 1\nmaximal_backoff_time = 1\nqueue_run_delay = 1\n\
+         notify_classes = [\"protocol\", \"resource\"]\ndefault_transport = \"smtp:localhost:{}\"\n",
+        server.port
+    );
+    write_passwords(&site, &format!("localhost agent:{CANARY}-wrong\n"));
+    site.configure(&format!("{route}{}", keys(&site, "")));
+    let agent = site.start_agent();
+    site.sendmail(&["b@y.example"], MESSAGE);
+    let line = site.wait_for_line(&["to=<b@y.example>", "status=deferred"], SOON);
+    assert!(line.contains("dsn=4.7.8"), "{line}");
+    assert!(
+        line.contains("SASL authentication failed; server localhost[127.0.0.1] said: 535 5.7.8"),
+        "{line}"
+    );
+    write_passwords(&site, &format!("localhost agent:{CANARY}-one\n"));
+    agent.signal(Signal::HUP);
+    site.wait_for_line(&["to=<b@y.example>", "status=sent"], SOON);
+    assert_eq!(server.mail_of("b@y.example"), 1);
+    assert_eq!(site.lines_with(&["status=bounced"]), Vec::<String>::new());
+    assert_secret_kept(&site);
+    agent.stop();
+}
+
+#[test]
+fn a_password_goes_in_clear_to_nobody_and_over_tls_to_who_has_proved_who_it_is() {
+    let site = Site::new("");
+    let certificates = Certificates::make(&site.path().join("certificates"), &["localhost"]);
+    let plain_only = |config: &mut SinkConfig| {
+        let identity = certificates.of(Kind::Good);
+        config.tls = Some(TlsConfig::new(&identity.chain, &identity.key));
+        config.script = Script::parse("").unwrap();
+    };
+    let server = Server::start(&site, plain_only);
+    write_passwords(&site, &format!("localhost agent:{CANARY}-one\n"));
+    let authority = certificates.authority.display();
+    let base = format!(
+        "protocol = \"smtp\"\ninet_protocols = \"ipv4\"\ntls_CAfile = \"{authority}\"\nsasl_auth_enable = \"yes\"\n\
+         sasl_password_maps = \"texthash:{}\"\nsasl_mechanism_filter = \"PLAIN\"\n",
+        passwords(&site).display()
+    );
+    let (mut routes, mut transports) = ("queue_run_delay = 3600\n[routes]\n".to_owned(), String::new());
+    let cases = [
+        ("clear", "tls_security_level = \"none\"", false),
+        ("anybody", "tls_security_level = \"encrypt\"", false),
+        ("proved", "tls_security_level = \"secure\"", true),
+        ("wanted", "tls_security_level = \"encrypt\"\nsasl_tls_security_options = \"noanonymous\"", true),
+        ("reckless", "tls_security_level = \"none\"\nsasl_security_options = \"noanonymous\"", true),
+        ("strict", "tls_security_level = \"secure\"\nsasl_tls_security_options = \"noplaintext\"", false),
+    ];
+    for (name, keys, _) in &cases {
+        routes += &format!("\"{name}.example\" = \"{name}:localhost:{}\"\n", server.port);
+        transports += &format!("[transport.{name}]\n{base}{keys}\n");
+    }
+    site.configure(&format!("{routes}{transports}"));
+    let agent = site.start_agent();
+    let recipients: Vec<_> = cases.iter().map(|(name, ..)| format!("b@{name}.example")).collect();
+    site.sendmail(&recipients.iter().map(String::as_str).collect::<Vec<_>>(), MESSAGE);
+    for ((name, _, goes), address) in cases.iter().zip(&recipients) {
+        let line = site.wait_for_line(&[&format!("to=<{address}>")], SOON);
+        if *goes {
+            assert!(line.contains("status=sent"), "{line}");
+        } else {
+            assert!(
+                line.contains("status=deferred (SASL authentication failed; cannot authenticate"),
+                "{line}"
+            );
+            assert!(line.contains("PLAIN"), "{line}");
+        }
+        assert_eq!(server.mail_of(address), usize::from(*goes), "{name}");
+    }
+    assert_secret_kept(&site);
+    agent.stop();
+}
+
+#[test]
+fn a_token_is_read_from_its_file_each_time() {
+    let site = Site::new("");
+    let certificates = Certificates::make(&site.path().join("certificates"), &["localhost"]);
+    let server = Server::start(&site, |config| {
+        let identity = certificates.of(Kind::Good);
+        config.tls = Some(TlsConfig::new(&identity.chain, &identity.key));
+    });
+    let token = site.path().join("token");
+    let write_token = |text: &str| {
+        fs::write(&token, text).unwrap();
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write_token("canary-old\n");
+    write_passwords(&site, &format!("localhost agent:token-file:{}\n", token.display()));
+    let top = format!(
+        "minimal_backoff_time = 1\nmaximal_backoff_time = 1\nqueue_run_delay = 1\n\
+         default_transport = \"smtp:localhost:{}\"\n",
+        server.port
+    );
+    let more =
+        format!("tls_security_level = \"secure\"\ntls_CAfile = \"{}\"\n", certificates.authority.display());
+    site.configure(&format!("{top}{}", keys(&site, &more)));
+    let agent = site.start_agent();
+    site.sendmail(&["b@y.example"], MESSAGE);
+    site.wait_for_line(&["to=<b@y.example>", "status=deferred", "SASL authentication failed"], SOON);
+    // Nobody tells the agent.
+    write_token(&format!("{CANARY}-one\n"));
+    site.wait_for_line(&["to=<b@y.example>", "status=sent"], SOON);
+    assert_eq!(server.mail_of("b@y.example"), 1);
+    assert_secret_kept(&site);
+    agent.stop();
+}
+
+#[test]
+fn a_server_that_no_longer_asks_for_the_login_gets_no_mail() {
+    let site = Site::new("");
+    let server = Server::start(&site, |config| config.logins.clear());
+    write_passwords(&site, &format!("localhost agent:{CANARY}-one\n"));
+    let top = format!("queue_run_delay = 3600\ndefault_transport = \"smtp:localhost:{}\"\n", server.port);
+    site.configure(&format!("{top}{}", keys(&site, "")));
+    let agent = site.start_agent();
+    site.sendmail(&["b@y.example"], MESSAGE);
+    let line = site.wait_for_line(&["to=<b@y.example>", "status=deferred"], SOON);
+    assert!(line.contains("it does not offer AUTH, and a login is configured for it"), "{line}");
+    assert_eq!(server.handle.counts().messages, 0);
+    agent.stop();
+}
