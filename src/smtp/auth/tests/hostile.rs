@@ -111,6 +111,23 @@ fn what_the_server_repeats_of_us_is_told_to_nobody() {
 }
 
 #[test]
+fn a_line_after_auth_that_the_server_repeats_is_told_to_nobody() {
+    let kept = Setup::password("tim", &"x".repeat(500));
+    for (setup, offered, replies) in [
+        (Setup::password("tim", CANARY), "LOGIN", &["334 ", "334 "][..]),
+        (Setup::password("tim", CANARY), "CRAM-MD5", &["334 PDFAeD4="]),
+        (kept, "PLAIN", &["334 "]),
+    ] {
+        let (sent, _, _) = setup.play(offered, replies);
+        let text = format!("500 5.5.2 what is {}?", sent.last().unwrap());
+        let (_, _, end) = setup.play(offered, &[replies, &[&text]].concat());
+        let Answer::Refused(reason) = end else { panic!("{end:?}") };
+        assert!(reason.text.ends_with("said: 500 5.5.2 what is [...]?"), "{offered}: {}", reason.text);
+        assert_eq!(reason.reply.as_deref(), Some("500 5.5.2 what is [...]?"));
+    }
+}
+
+#[test]
 fn challenges_are_not_shown() {
     let (exchange, _) = Setup::password("tim", CANARY).begin("LOGIN").unwrap();
     for (text, shown) in [
