@@ -175,3 +175,6 @@ impl<'a> Iterator for Elements<'a> {
         Some((tag, content))
     }
 }
+
+#[cfg(test)]
+mod tests;
