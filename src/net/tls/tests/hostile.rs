@@ -180,6 +180,29 @@ fn a_server_that_asks_for_a_certificate_sees_ours() {
     }
 }
 
+#[test]
+fn a_server_without_the_key_of_its_certificate_is_found_out() {
+    let root = authority("root");
+    let (whole, stolen) = (issued(&params("mx", &[HOST]), &root), issued(&params("mx", &[HOST]), &root));
+    // The keys fit by their kind, which is all that is looked at here.
+    let impostor = CertifiedKey::new(stolen.chain.clone(), whole.identity().key.clone());
+    for version in [&TLS12, &TLS13] {
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(impostor.clone())));
+        let (socket, server) = served(&Arc::new(config), |mut stream| stream.read(&mut [0]).is_ok());
+        let got = start_first(socket, &trusting(roots(&[root.der()])), &policy(TlsLevel::May)).err();
+        let Some(TlsError::Handshake(words)) = got else { panic!("{version:?}: {got:?}") };
+        assert!(
+            words.starts_with("the server did not prove that it has the key of its certificate"),
+            "{words}"
+        );
+        assert!(!server.join().unwrap());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
