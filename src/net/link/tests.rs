@@ -111,13 +111,16 @@ fn of_a_line_with_a_secret_only_what_may_be_shown_is_heard() {
 
 #[test]
 fn a_flight_leaves_without_the_server_reading() {
+    let in_clear = flight_size(&Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap().0);
     for version in [&TLS12, &TLS13] {
         let (go, wait) = std::sync::mpsc::channel();
         let (mut link, server) = secured(version, move |mut stream| {
             stream.conn.complete_io(&mut stream.sock).unwrap();
             let count: usize = wait.recv().unwrap();
+            let on_the_wire = rustix::io::ioctl_fionread(&stream.sock).unwrap();
             let mut flight = vec![0; count];
             stream.read_exact(&mut flight).unwrap();
+            on_the_wire
         });
         let room = link.flight_size();
         assert!(room > 60_000, "{room}");
@@ -127,7 +130,8 @@ fn a_flight_leaves_without_the_server_reading() {
         link.write_content(&vec![b'x'; room / 2 + 1], LONG, soon).unwrap();
         link.write_content(&vec![b'x'; room - room / 2 - 1001], LONG, soon).unwrap();
         go.send(room).unwrap();
-        server.join().unwrap();
+        let on_the_wire = server.join().unwrap();
+        assert!((room as u64..=in_clear as u64).contains(&on_the_wire), "{room} {on_the_wire} {in_clear}");
     }
 }
 
