@@ -1,11 +1,13 @@
 //! What the administrator decides: default < file < environment < command line.
 //!
 //! - Owns: every key, its default and its meaning; routes and aliases; the words that tell what is wrong with a value.
-//! - Leaves to others: what a value makes happen. It reads the configuration file, the files that `*_FILE`
-//!   variables name, `services(5)` and the host name, and touches nothing else.
+//! - Leaves to others: what a value makes happen. [`Config::load`] reads the configuration file, the files that `*_FILE`
+//!   variables name, `services(5)` and the host name, and touches nothing else. [`Config::open_secrets`], for who
+//!   delivers alone, reads the files with certificates, keys and passwords.
 //! - Always true: a [`Config`] that exists is complete and possible; nobody checks a value again.
 //!
-//! Each key stands once in code: in the `keys!` tables here ([`Config`]) and in `transport.rs` and `timeouts.rs`.
+//! Each key stands once in code: in the `keys!` tables here ([`Config`]) and in `transport.rs`, `timeouts.rs`, `tls.rs` and
+//! `sasl.rs`.
 //! Reading, the refusal of unknown keys, `lastmile check` and the tests of the shipped file and the man page all
 //! go by these tables.
 

@@ -303,7 +303,8 @@ impl FromStr for Fingerprint {
         let octets = digits.and_then(|octets| <[u8; 32]>::try_from(octets).ok());
         octets.map(Self).ok_or_else(|| {
             format!(
-                "{text:?} is no fingerprint: 64 hexadecimal digits are needed, SHA-256 of the certificate or of its public key"
+                "{text:?} is no fingerprint: 64 hexadecimal digits are needed, SHA-256 of the certificate or of its \
+                    public key"
             )
         })
     }

@@ -221,7 +221,8 @@ mod tests {
             ),
             (
                 "fingerprint match=mx.example.org",
-                "\"mx.example.org\" is no fingerprint: 64 hexadecimal digits are needed, SHA-256 of the certificate or of its public key",
+                "\"mx.example.org\" is no fingerprint: 64 hexadecimal digits are needed, SHA-256 of the certificate \
+                    or of its public key",
             ),
         ] {
             assert_eq!(entry(text).unwrap_err(), said, "{text}");
@@ -303,7 +304,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_entry_panics(name in "\\PC{0,12}", text in "(none|may|fingerprint|secure) ?(match|servername|protocols)?=?\\PC{0,20}") {
+        fn no_entry_panics(name in "\\PC{0,12}", text in "(none|may|fingerprint|secure) \
+            ?(match|servername|protocols)?=?\\PC{0,20}") {
             let _ = TlsPolicies::default().add(&name, &text);
         }
     }

@@ -178,7 +178,11 @@ fn own_key(path: &Path) -> Result<OwnKey, Trouble> {
     let signing = any_supported_type(&key);
     key.zeroize();
     let signing = signing.map_err(|_| {
-        Trouble::wrong(path, "its key is of no kind that can be used: RSA (2048 to 8192 bits), ECDSA P-256 or P-384, or Ed25519")
+        Trouble::wrong(
+            path,
+            "its key is of no kind that can be used: RSA (2048 to 8192 bits), ECDSA P-256 or P-384, \
+            or Ed25519",
+        )
     })?;
     Ok((path.to_owned(), content, signing))
 }

@@ -263,9 +263,9 @@ impl Found {
         };
         let excused = excused.into_iter().map(|trouble| wrong(trouble, suffix));
         if is_excused {
-            self.notes.extend(excused)
+            self.notes.extend(excused);
         } else {
-            self.wrong.extend(excused)
+            self.wrong.extend(excused);
         }
         self.wrong.extend(blamed.into_iter().map(|trouble| wrong(trouble, "")));
         kept

@@ -254,7 +254,8 @@ mod tests {
     #[test]
     fn a_line_may_be_continued_and_a_password_may_hold_anything_visible() {
         let table = Passwords::parse(
-            "# a comment\n\n  # another\nmx1\tme@x.example:a:b c#d\u{e9} \r\nmx2\n  # within\n\n   you:pass\n\tword\nmx3 :\nmx4 name:\n"
+            "# a comment\n\n  # another\nmx1\tme@x.example:a:b c#d\u{e9} \r\nmx2\n  # within\n\n   \
+                you:pass\n\tword\nmx3 :\nmx4 name:\n"
                 .as_bytes(),
         )
         .unwrap();
@@ -270,7 +271,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_by_line_without_what_stands_there() {
-        let server = "a server is named as host, host:port, [address], .domain (all hosts below it) or by its socket's path";
+        let server = "a server is named as host, host:port, [address], .domain (all hosts below it) or by its \
+            socket's path";
         for (table, what) in [
             ("mx1 a:canary\nmx2 canary", "line 2 has no colon: username:password is needed"),
             ("canary:canary", "line 1 has no name and password behind the server"),

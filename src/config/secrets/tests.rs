@@ -442,7 +442,7 @@ fn a_check_passes_over_credentials_of_a_service_that_is_not_this_process() {
 fn no_error_and_no_debug_output_has_anything_of_a_table() {
     let tables = [
         format!("relay {CANARY}"),
-        format!("{CANARY}"),
+        CANARY.to_owned(),
         format!("relay\n{CANARY}"),
         format!("{CANARY} {CANARY}:{CANARY}\n{CANARY} other:{CANARY}"),
         format!("[{CANARY} {CANARY}:{CANARY}"),

@@ -187,7 +187,8 @@ fn the_policy_table_is_a_section_or_given_as_a_whole() {
 #[test]
 fn what_is_wrong_with_a_value_is_said() {
     let level = "a level is none, may, encrypt, fingerprint, verify or secure";
-    let fingerprint = "is no fingerprint: 64 hexadecimal digits are needed, SHA-256 of the certificate or of its public key";
+    let fingerprint = "is no fingerprint: 64 hexadecimal digits are needed, SHA-256 of the certificate or of its \
+        public key";
     let sha1 = "ab".repeat(20);
     let prefixed = format!("sha256:{}", "ab".repeat(32));
     for (line, key, value, what) in [
@@ -221,7 +222,8 @@ fn what_is_wrong_with_a_value_is_said() {
             "tls_verify_cert_match = \"*.example.org\"",
             "tls_verify_cert_match",
             "*.example.org",
-            "\"*.example.org\" is no name of a host: names are compared as they are; write .example.org for all below example.org",
+            "\"*.example.org\" is no name of a host: names are compared as they are; write .example.org for all below \
+                example.org",
         ),
         (
             &format!("tls_fingerprints = \"{sha1}\""),
@@ -264,7 +266,8 @@ fn what_is_wrong_with_a_value_is_said() {
             "sasl_security_options = \"nonsense\"",
             "sasl_security_options",
             "nonsense",
-            "there is no option \"nonsense\"; the options are noplaintext, noactive, nodictionary, noanonymous and mutual_auth",
+            "there is no option \"nonsense\"; the options are noplaintext, noactive, nodictionary, noanonymous and \
+                mutual_auth",
         ),
         (
             "sasl_password_maps = \"hash:/etc/postfix/sasl_passwd\"",
@@ -287,21 +290,50 @@ fn combinations_that_cannot_work_are_refused() {
     };
     let no_fingerprint = "there is no fingerprint that a certificate could have: set tls_fingerprints";
     let no_name = |key| format!("{key} is empty, so no certificate would do: name what one may be for");
-    for (section, said) in [
-        ("tls_wrappermode = \"yes\"\ntls_security_level = \"none\"", format!("tls_security_level = \"none\" (FILE): {}", wrapped("none"))),
-        ("tls_wrappermode = \"yes\"\ntls_security_level = \"may\"", format!("tls_security_level = \"may\" (FILE): {}", wrapped("may"))),
-        ("tls_wrappermode = \"yes\"\ntls_policy = { \"mx.example\" = \"may\" }", format!("tls_policy.\"mx.example\" = \"may\" (FILE): {}", wrapped("may"))),
-        ("tls_security_level = \"fingerprint\"", format!("tls_security_level = \"fingerprint\" (FILE): {no_fingerprint}")),
-        ("tls_policy = { \"mx\" = \"fingerprint\" }", format!("tls_policy.\"mx\" = \"fingerprint\" (FILE): {no_fingerprint}")),
-        ("tls_security_level = \"secure\"\ntls_secure_cert_match = []", format!("tls_security_level = \"secure\" (FILE): {}", no_name("tls_secure_cert_match"))),
-        ("tls_policy = { \"mx\" = \"verify\" }\ntls_verify_cert_match = []", format!("tls_policy.\"mx\" = \"verify\" (FILE): {}", no_name("tls_verify_cert_match"))),
-        ("tls_policy = { \"/run/lmtp\" = \"secure\" }", "tls_policy.\"/run/lmtp\" = \"secure\" (FILE): a socket has no host name that a certificate could be for: name one with match=".to_owned()),
-        ("tls_key_file = \"/key.pem\"", "tls_key_file = \"/key.pem\" (FILE): a key without its certificate is of no use: set tls_cert_file, too".to_owned()),
-        ("sasl_auth_enable = \"yes\"", "sasl_auth_enable = \"yes\" (FILE): nobody knows by which name and password: set sasl_password_maps".to_owned()),
-        ("sasl_mechanism_filter = \"gssapi, ntlm\"", "sasl_mechanism_filter = \"gssapi, ntlm\" (FILE): none of these mechanisms is known; the known ones are EXTERNAL, SCRAM-SHA-256-PLUS, SCRAM-SHA-1-PLUS, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN, LOGIN, OAUTHBEARER, XOAUTH2".to_owned()),
-        ("sasl_security_options = \"nodictionary, mutual_auth\"", "sasl_security_options = \"nodictionary, mutual_auth\" (FILE): no mechanism has both nodictionary and mutual_auth, so nobody could log in".to_owned()),
+    let wrapping = "tls_wrappermode = \"yes\"";
+    let known = "EXTERNAL, SCRAM-SHA-256-PLUS, SCRAM-SHA-1-PLUS, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN, LOGIN, \
+                 OAUTHBEARER, XOAUTH2";
+    let nobody = "no mechanism has both nodictionary and mutual_auth, so nobody could log in";
+    let nameless = "a socket has no host name that a certificate could be for: name one with match=";
+    // What is to blame, what else there is, and what is said.
+    for (key, value, rest, what) in [
+        ("tls_security_level", "none", wrapping, wrapped("none")),
+        ("tls_security_level", "may", wrapping, wrapped("may")),
+        ("tls_policy.\"mx.example\"", "may", wrapping, wrapped("may")),
+        ("tls_security_level", "fingerprint", "", no_fingerprint.to_owned()),
+        ("tls_policy.\"mx\"", "fingerprint", "", no_fingerprint.to_owned()),
+        ("tls_security_level", "secure", "tls_secure_cert_match = []", no_name("tls_secure_cert_match")),
+        ("tls_security_level", "verify", "tls_verify_cert_match = []", no_name("tls_verify_cert_match")),
+        ("tls_policy.\"mx\"", "verify", "tls_verify_cert_match = []", no_name("tls_verify_cert_match")),
+        ("tls_policy.\"/run/lmtp\"", "secure", "", nameless.to_owned()),
+        ("tls_policy.\"/run/lmtp\"", "verify match=nexthop", "", nameless.to_owned()),
+        (
+            "tls_key_file",
+            "/key.pem",
+            "",
+            "a key without its certificate is of no use: set tls_cert_file, too".to_owned(),
+        ),
+        (
+            "sasl_auth_enable",
+            "yes",
+            "",
+            "nobody knows by which name and password: set sasl_password_maps".to_owned(),
+        ),
+        (
+            "sasl_mechanism_filter",
+            "gssapi, ntlm",
+            "",
+            format!("none of these mechanisms is known; the known ones are {known}"),
+        ),
+        ("sasl_security_options", "nodictionary, mutual_auth", "", nobody.to_owned()),
+        ("sasl_tls_security_options", "nodictionary, mutual_auth", "", nobody.to_owned()),
     ] {
-        assert_eq!(said_of(section), [format!("transport.smtp.{said}")], "{section}");
+        let section = format!("{key} = \"{value}\"\n{rest}");
+        assert_eq!(
+            said_of(&section),
+            [format!("transport.smtp.{key} = \"{value}\" (FILE): {what}")],
+            "{section}"
+        );
     }
     assert_eq!(
         from_options(&["transport.smtp.tls_policy={ \"mx\" = \"fingerprint\" }"]).unwrap_err(),
