@@ -14,11 +14,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::mail::Protocol;
-use crate::sink::{Counts, Extension, Handle, Listen, SCRIPT_HELP, Script, Sink, SinkConfig, Store};
+use crate::sink::{
+    Counts, Extension, Handle, Listen, SCRIPT_HELP, Script, Sink, SinkConfig, Store, TlsConfig, TlsVersion,
+};
 
 /// sysexits(3): the server cannot listen or store.
 const EX_UNAVAILABLE: u8 = 69;
-/// sysexits(3): the script cannot be used.
+/// sysexits(3): the script, the certificate or its key cannot be used.
 const EX_CONFIG: u8 = 78;
 /// How often `--count` looks for news.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -63,19 +65,46 @@ pub struct Options {
     /// Connections at a time; further ones get a 421
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     connection_limit: usize,
+    /// Offer STARTTLS with the certificate in FILE, and those that lead to its authority (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Ask clients for a certificate that one of the authorities in FILE has signed (PEM); none is required
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// Speak this version only: TLSv1.2 or TLSv1.3; may be repeated
+    #[arg(long, value_name = "VERSION", requires = "tls_cert")]
+    tls_protocol: Vec<TlsVersion>,
+    /// Begin with TLS, without STARTTLS
+    #[arg(long, requires = "tls_cert")]
+    wrappermode: bool,
+    /// Refuse mail until the client has logged in as USER; may be repeated
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = parse_login)]
+    auth: Vec<(String, String)>,
     /// Also print the counts each second while they change
     #[arg(long)]
     count: bool,
 }
 
 impl Options {
-    /// The server that the options describe.
-    fn into_config(self) -> Result<SinkConfig, crate::sink::ScriptError> {
+    /// The server that the options describe; what of them is of no use, in words.
+    fn into_config(self) -> Result<SinkConfig, String> {
+        let script = self.script.as_deref().map_or_else(|| Ok(Script::default()), Script::load);
+        let tls = self.tls_cert.zip(self.tls_key).map(|(cert, key)| TlsConfig {
+            cert,
+            key,
+            client_ca: self.tls_client_ca,
+            versions: self.tls_protocol,
+        });
+        // The server reads the files for itself; here they are tried, so that the exit code tells them from a socket.
+        tls.as_ref().map(TlsConfig::open).transpose().map_err(|error| error.to_string())?;
         Ok(SinkConfig {
             protocol: if self.esmtp { Protocol::Smtp } else { Protocol::Lmtp },
             listen: self.listen,
             store: self.maildir.map_or(Store::Discard, Store::Maildir),
-            script: self.script.as_deref().map_or_else(|| Ok(Script::default()), Script::load)?,
+            script: script.map_err(|error| error.to_string())?,
             without: self.without,
             hostname: self.hostname,
             connection_limit: self.connection_limit,
@@ -83,10 +112,20 @@ impl Options {
             recipient_limit: self.recipient_limit,
             transaction_limit: self.transaction_limit,
             timeout: Duration::from_secs(300),
-            tls: None,
-            wrappermode: false,
-            logins: Vec::new(),
+            tls,
+            wrappermode: self.wrappermode,
+            logins: self.auth,
         })
+    }
+}
+
+/// Reads `USER:PASSWORD`. The password may have colons, too.
+fn parse_login(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((user, password)) if !user.is_empty() && !password.is_empty() => {
+            Ok((user.to_owned(), password.to_owned()))
+        }
+        _ => Err("a login is a name, a colon and a password".to_owned()),
     }
 }
 
@@ -183,9 +222,41 @@ mod tests {
             "--listen unix:/x --discard --lmtp --esmtp",
             "--listen x --discard",
             "--listen unix:/x --discard --without HELP",
+            "--listen unix:/x --discard --tls-cert a",
+            "--listen unix:/x --discard --tls-key a",
+            "--listen unix:/x --discard --wrappermode",
+            "--listen unix:/x --discard --tls-client-ca a",
+            "--listen unix:/x --discard --tls-cert a --tls-key a --tls-protocol SSLv3",
+            "--listen unix:/x --discard --auth tim",
+            "--listen unix:/x --discard --auth :x",
+            "--listen unix:/x --discard --auth tim:",
         ] {
             assert!(parse(arguments).is_err(), "{arguments}");
         }
+    }
+
+    #[test]
+    fn tls_and_logins_become_a_server() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["sink.example".to_owned()]).unwrap();
+        let (cert, key) = (directory.path().join("cert"), directory.path().join("key"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let (shown_cert, shown_key) = (cert.display(), key.display());
+        let base = "--listen unix:/x --discard --auth tim:a:b --auth jo:x";
+        let arguments = format!(
+            "{base} --tls-cert {shown_cert} --tls-key {shown_key} --tls-client-ca {shown_cert} --tls-protocol tlsv1.3 --wrappermode"
+        );
+        let config = parse(&arguments).unwrap().into_config().unwrap();
+        let (client_ca, versions) = (Some(cert.clone()), vec![TlsVersion::V1_3]);
+        let expected = TlsConfig { cert: cert.clone(), key: key.clone(), client_ca, versions };
+        assert_eq!(config.tls, Some(expected));
+        assert!(config.wrappermode);
+        let logins = [("tim", "a:b"), ("jo", "x")].map(|(user, word)| (user.to_owned(), word.to_owned()));
+        assert_eq!(config.logins, logins);
+        let error = parse(&format!("{base} --tls-cert {shown_cert} --tls-key {shown_cert}"));
+        let error = error.unwrap().into_config().unwrap_err();
+        assert!(error.starts_with(&format!("cannot use {shown_cert} for TLS: ")), "{error}");
     }
 
     #[test]
@@ -194,7 +265,7 @@ mod tests {
         let script = directory.path().join("rules");
         std::fs::write(&script, "mail explode\n").unwrap();
         let arguments = format!("--listen unix:/x --discard --script {}", script.display());
-        let error = parse(&arguments).unwrap().into_config().unwrap_err().to_string();
+        let error = parse(&arguments).unwrap().into_config().unwrap_err();
         assert!(error.contains("rules: line 1: \"explode\""), "{error}");
     }
 

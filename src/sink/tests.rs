@@ -17,6 +17,7 @@ use super::session::serve;
 use super::{Counts, Extension, Handle, Listen, Script, Sink, SinkConfig, Store};
 use crate::mail::Protocol;
 
+mod auth;
 mod tls;
 
 /// A server on a UNIX socket, with its directory.
