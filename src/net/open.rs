@@ -194,7 +194,7 @@ fn start(
         }
         unusable(reason)
     })?;
-    if let Some(security) = connection.security() {
+    if let Some(security) = connection.security().filter(|_| transport.habits.tls_log) {
         observer.secured(&security);
     }
     Ok(connection)
