@@ -364,7 +364,7 @@ mod tests {
         ] {
             match (secure(start_tls, replies).1, ready) {
                 (Next::Ready(offered), Ok(pipelining)) => {
-                    assert_eq!(offered.pipelining, pipelining, "{replies:?}")
+                    assert_eq!(offered.pipelining, pipelining, "{replies:?}");
                 }
                 (Next::Refused(reason), Err(expected)) => {
                     let (status, text) = expected.split_once(' ').unwrap();

@@ -102,11 +102,12 @@ impl Opener {
             match Memory::read(kind, rest, Case::Folded, Readers::NotEverybody) {
                 Ok(Some(memory)) => tables.push(Table::Memory(memory)),
                 Ok(None) => {
-                    self.problems.push(format!("{parameter}: a {kind} table of passwords cannot be read"))
+                    self.problems.push(format!("{parameter}: a {kind} table of passwords cannot be read"));
                 }
                 Err(what) if kind == "texthash" => self.problems.push(format!("{parameter}: {what}")),
                 Err(_) => {
-                    self.problems.push(format!("{parameter}: an {kind} table is not written as it has to be"))
+                    self.problems
+                        .push(format!("{parameter}: an {kind} table is not written as it has to be"));
                 }
             }
         }
