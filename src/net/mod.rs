@@ -24,7 +24,7 @@ mod transcript;
 pub use cached::{CachedConnection, Delivered, Delivery, Observer};
 
 pub use content::{Content, FileContent, Taken};
-pub use open::{NotConnected, answers};
+pub use open::{NotConnected, Ready, answers};
 pub use peer::Peer;
 pub use stepwise::Stepwise;
 pub use tap::Watcher;

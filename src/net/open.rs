@@ -216,33 +216,51 @@ fn credentials_for(
     })
 }
 
-/// Whether anything is ready for mail where `destination` leads: says LHLO or EHLO and QUIT. Returns which server is.
-/// Somebody may be waiting for the answer, so each stage has at most [`PROBE_TIMEOUT`].
-pub fn answers(destination: &Destination, transport: &Transport, myhostname: &str) -> Result<String, Reason> {
+/// A server that is ready for mail.
+#[derive(Debug)]
+pub struct Ready {
+    /// Which one, as the log names it.
+    pub relay: String,
+    /// How the connection is secured: `Verified TLS connection established to …`; `None` in clear.
+    pub security: Option<String>,
+    /// Whether we have logged in.
+    pub is_logged_in: bool,
+    /// What was to be told on the way there: servers that were passed over, TLS that failed.
+    pub notes: Vec<String>,
+}
+
+/// Whether anything is ready for mail where `destination` leads: says LHLO or EHLO, makes TLS and logs in as it is done
+/// for mail, and says QUIT. Somebody may be waiting for the answer, so each stage has at most [`PROBE_TIMEOUT`].
+pub fn answers(destination: &Destination, transport: &Transport, myhostname: &str) -> Result<Ready, Reason> {
     let mut transport = transport.clone();
     if let Some(limit) = Timeout::new(PROBE_TIMEOUT) {
         let timeouts = &mut transport.timeouts;
-        for stage in [&mut timeouts.connect, &mut timeouts.lhlo, &mut timeouts.starttls, &mut timeouts.quit] {
+        for stage in
+            [&mut timeouts.connect, &mut timeouts.lhlo, &mut timeouts.starttls, &mut timeouts.quit]
+        {
             *stage = limit.min(*stage);
         }
     }
     let transport = &transport;
     let mut sessions = TlsSessions::default();
     let mut caller = Caller { myhostname, watcher: None, sessions: &mut sessions };
-    let connection = open(destination, 0, transport, &mut caller, &mut Nobody);
-    connection
-        .map(|mut connection| {
-            let relay = connection.peer().relay();
-            connection.quit(transport, &|| false);
-            relay
-        })
-        .map_err(|failure| failure.reason().clone())
+    let mut told = Notes::default();
+    let opened = open(destination, 0, transport, &mut caller, &mut told);
+    let mut connection = opened.map_err(|failure| failure.reason().clone())?;
+    connection.quit(transport, &|| false);
+    Ok(Ready {
+        relay: connection.peer().relay(),
+        security: connection.security(),
+        is_logged_in: connection.is_logged_in(),
+        notes: told.0,
+    })
 }
 
-/// Hears nothing: there is no mail.
-struct Nobody;
+/// Hears notes alone: there is no mail.
+#[derive(Default)]
+struct Notes(Vec<String>);
 
-impl Observer for Nobody {
+impl Observer for Notes {
     fn ready(&mut self, _: &Peer, _: &Capabilities, _: u32) {}
 
     fn end_of_data(&mut self, _: &[u32]) -> io::Result<()> {
@@ -251,8 +269,11 @@ impl Observer for Nobody {
 
     fn settled(&mut self, _: Vec<Settled>) {}
 
-    fn note(&mut self, _: &str) {}
+    fn note(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
 
+    /// It is the reason for which the server is not ready, too.
     fn protocol_error(&mut self, _: &str) {}
 }
 

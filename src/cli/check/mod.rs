@@ -19,7 +19,7 @@ use nix::unistd::{Group, User};
 use crate::agent::trust;
 use crate::config::{Config, ConfigError, Sources, quoted};
 use crate::mail::{Destination, Server};
-use crate::net;
+use crate::net::{self, Ready};
 
 /// EX_CONFIG of sysexits(3).
 const EX_CONFIG: u8 = 78;
@@ -63,7 +63,7 @@ fn reach(config: &Config, all: bool) -> io::Result<ExitCode> {
     if all {
         for destination in config.destinations() {
             match answer(config, destination) {
-                Ok(relay) => writeln!(io::stdout(), "# {destination}: {relay} is ready for mail")?,
+                Ok(ready) => io::stdout().write_all(found(destination, &ready).as_bytes())?,
                 Err(text) => {
                     code = EX_UNAVAILABLE.into();
                     writeln!(io::stderr(), "lastmile: error: {destination}: not ready for mail: {text}")?;
@@ -80,8 +80,19 @@ fn reach(config: &Config, all: bool) -> io::Result<ExitCode> {
     Ok(code)
 }
 
+/// What a probe has found, as lines of comment: the listing is a configuration file.
+fn found(destination: &Destination, ready: &Ready) -> String {
+    let mut text: String = ready.notes.iter().map(|note| format!("# {destination}: {note}\n")).collect();
+    if let Some(security) = &ready.security {
+        text.push_str(&format!("# {destination}: {security}\n"));
+    }
+    let login = if ready.is_logged_in { ", and has accepted our login" } else { "" };
+    text.push_str(&format!("# {destination}: {} is ready for mail{login}\n", ready.relay));
+    text
+}
+
 /// Which server of a destination is ready for mail, or why none is.
-fn answer(config: &Config, destination: &Destination) -> Result<String, String> {
+fn answer(config: &Config, destination: &Destination) -> Result<Ready, String> {
     let transport = config.transport(destination.transport()).ok_or("its transport is not configured")?;
     net::answers(destination, transport, &config.myhostname).map_err(|reason| reason.text)
 }
