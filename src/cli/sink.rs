@@ -245,7 +245,8 @@ mod tests {
         let (shown_cert, shown_key) = (cert.display(), key.display());
         let base = "--listen unix:/x --discard --auth tim:a:b --auth jo:x";
         let arguments = format!(
-            "{base} --tls-cert {shown_cert} --tls-key {shown_key} --tls-client-ca {shown_cert} --tls-protocol tlsv1.3 --wrappermode"
+            "{base} --tls-cert {shown_cert} --tls-key {shown_key} --tls-client-ca {shown_cert} --wrappermode \
+             --tls-protocol tlsv1.3"
         );
         let config = parse(&arguments).unwrap().into_config().unwrap();
         let (client_ca, versions) = (Some(cert.clone()), vec![TlsVersion::V1_3]);

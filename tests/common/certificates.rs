@@ -6,7 +6,7 @@
 //!   owner alone.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -171,7 +171,7 @@ impl Certificates {
             key_fingerprint: sha256(&key.subject_public_key_info()),
         };
         fs::write(&identity.chain, certificate.pem() + above).unwrap();
-        write_private(&identity.key, &key.serialize_pem());
+        write_private(&identity.key, &key.serialize_pem()).unwrap();
         self.identities.push((kind, identity));
     }
 }
@@ -229,9 +229,9 @@ fn params_of(kind: Kind, names: &[&str]) -> CertificateParams {
 }
 
 /// Writes a file that only its owner may read.
-fn write_private(path: &Path, text: &str) {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.unwrap().write_all(text.as_bytes()).unwrap();
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 fn sha256(octets: &[u8]) -> [u8; 32] {

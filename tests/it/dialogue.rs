@@ -13,12 +13,16 @@
 //! | `C: TEXT` | the client says this line |
 //! | `C: <message>` | the client sends the content: with dots after DATA, as octets after BDAT |
 //! | `C: <message N>` | the same, but the peer reads no more than its first N octets |
+//! | `C: <client hello>` | the client begins a handshake of TLS, of which no more is heard than an alert |
 //! | `C: <closes>` | the client closes, without a word; so does the end of the file |
 //! | `C: <may quit>` | the client closes, perhaps with QUIT, which is answered |
 //! | `S: TEXT` | the server says this line |
 //! | `S: <accepts>` | a new connection; the client must have closed the one before |
 //! | `S: <refuses>` | nobody listens any more |
-//! | `S: <closes>` | the server closes |
+//! | `S: <tls>` | a handshake of TLS, whole, with a good certificate for `client.example` and `127.0.0.1` |
+//! | `S: <tls KIND>` | the same with a certificate of another kind, as `common::certificates` names them |
+//! | `S: <closes>` | the server closes, in TLS with a word |
+//! | `S: <breaks off>` | the server closes without one |
 //! | `S: <resets>` | the server closes as soon as something has come, without reading it |
 //! | `S: <silence>` | the server says nothing: for people, the lines around it do the same |
 //! | `S: <holds>` | the server has not answered yet: the same |
@@ -34,6 +38,8 @@
 //! outcomes to closing. A client whose QUIT may come now or before the next transaction says it after the `--`.
 //! `in-doubt` is deferred too, but the server may hold the message all the same; `deferred` says that it cannot.
 //!
+//! A client for a file with `<tls>` trusts the authority that has signed the good certificate, and nobody else.
+//!
 //! Lines of the client without one of the server between them have to come without waiting for an answer; where
 //! the server answers, nothing more may have come. In outcomes `H` stands for the server as the log names it, and
 //! `P` for the same with a port. Directives stand before the first line of their transaction:
@@ -43,6 +49,7 @@
 //! | `@protocol lmtp\|smtp` | `lmtp` | |
 //! | `@listen unix\|tcp` | `unix` | |
 //! | `@option KEY VALUE` | | a key of `[transport.NAME]` |
+//! | `@login USER:PASSWORD` | none | whom the client logs in as |
 //! | `@timeout STAGE TIME` | 4s | `greeting`, `lhlo`, `rset`, `mail`, `rcpt`, `data_init`, `data_xfer`, `data_done`, `quit` |
 //! | `@sender ADDRESS` | `a@example.org` | `<>` for none; from here on for each transaction |
 //! | `@recipients ADDRESS…` | those of the outcomes | in the order of RCPT |
@@ -71,7 +78,9 @@ use lastmile::mail::{
 };
 use lastmile::smtp::{Smtputf8, Stage};
 
+use crate::common::certificates::{Certificates, write_private};
 use crate::support::{ScriptedPeer, Step};
+use client::MYHOSTNAME;
 
 pub mod client;
 mod parse;
@@ -99,6 +108,8 @@ pub struct Setup {
     pub habits: Vec<(String, String)>,
     /// Limits of stages; the others have [`Setup::DEFAULT_TIMEOUT`].
     pub timeouts: Vec<(Stage, Duration)>,
+    /// Name, colon and password.
+    pub login: Option<String>,
 }
 
 impl Setup {
@@ -205,7 +216,13 @@ fn leading(steps: &[(usize, Step)]) -> usize {
     let own = |step: &Step| {
         matches!(
             step,
-            Step::Say(_) | Step::Close | Step::Early | Step::Pause(_) | Step::Drip(..) | Step::Refuse
+            Step::Say(_)
+                | Step::Close
+                | Step::BreakOff
+                | Step::Early
+                | Step::Pause(_)
+                | Step::Drip(..)
+                | Step::Refuse
         )
     };
     steps.iter().take_while(|(_, step)| own(step)).count()
@@ -220,9 +237,22 @@ pub fn play<C: Client>(dialogue: &Dialogue, connect: impl FnOnce(&Setup) -> C) -
     };
     let contents =
         dialogue.transactions.iter().map(|transaction| transaction.delivery.on_the_wire().to_vec());
-    let peer = ScriptedPeer::start(&server, peer_steps(dialogue), contents.collect())
+    let steps = peer_steps(dialogue);
+    let uses_tls = steps.iter().any(|(_, step)| matches!(step, Step::Tls(_)));
+    let certificates = uses_tls.then(|| Certificates::make(directory.path(), &[MYHOSTNAME, "127.0.0.1"]));
+    let mut setup = dialogue.setup.clone();
+    if let Some(certificates) = &certificates {
+        setup.options.push(("tls_CAfile".to_owned(), certificates.authority.display().to_string()));
+    }
+    let peer = ScriptedPeer::start_with(&server, steps, contents.collect(), certificates)
         .map_err(|error| format!("the peer cannot start: {error}"))?;
-    let setup = Setup { server: peer.server().clone(), ..dialogue.setup.clone() };
+    setup.server = peer.server().clone();
+    if let Some(login) = &setup.login {
+        let table = directory.path().join("passwords");
+        write_private(&table, &format!("{} {login}\n", setup.server)).map_err(|error| error.to_string())?;
+        setup.options.push(("sasl_auth_enable".to_owned(), "yes".to_owned()));
+        setup.options.push(("sasl_password_maps".to_owned(), format!("texthash:{}", table.display())));
+    }
     let mut client = connect(&setup);
     let mut differences = Vec::new();
     for (number, transaction) in dialogue.transactions.iter().enumerate() {

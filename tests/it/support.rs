@@ -15,7 +15,13 @@ use std::time::{Duration, Instant};
 
 use lastmile::mail::Server;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::ServerConnection;
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::common::certificates::{Certificates, Kind};
+use tls::{decrypt, send, server_side};
+
+mod tls;
 
 /// How long the peer waits for a client that should speak, connect or close.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +47,10 @@ pub enum Step {
         /// Whether QUIT may come first.
         may_quit: bool,
     },
+    /// Makes a handshake of TLS as the server, with a certificate of this kind; what follows is encrypted.
+    Tls(Kind),
+    /// Hears the client begin a handshake, and leaves it at that. A client that closes then may send an alert before.
+    HearHello,
     /// Says these octets.
     Say(Vec<u8>),
     /// Says them one by one.
@@ -49,8 +59,10 @@ pub enum Step {
     Early,
     /// Waits.
     Pause(Duration),
-    /// Closes the connection.
+    /// Closes the connection, in TLS with a word.
     Close,
+    /// Closes it without one.
+    BreakOff,
     /// Waits until there is something to read, and closes without reading it: the client sees ECONNRESET.
     Reset,
     /// Waits until the test says so.
@@ -86,6 +98,16 @@ impl ScriptedPeer {
     /// Listens on `server` (TCP: on any free port), and plays `steps`, each with its line in the script. `contents`
     /// are the messages, one for each [`Step::AwaitGo`] and one before.
     pub fn start(server: &Server, steps: Vec<(usize, Step)>, contents: Vec<Vec<u8>>) -> io::Result<Self> {
+        Self::start_with(server, steps, contents, None)
+    }
+
+    /// The same with what [`Step::Tls`] shows.
+    pub fn start_with(
+        server: &Server,
+        steps: Vec<(usize, Step)>,
+        contents: Vec<Vec<u8>>,
+        certificates: Option<Certificates>,
+    ) -> io::Result<Self> {
         let (listener, server) = listen(server)?;
         // A peer that refuses from the start must do so before the client can try.
         let refuses = matches!(steps.first(), Some((_, Step::Refuse)));
@@ -93,7 +115,10 @@ impl ScriptedPeer {
         let mut play = Play {
             listener: Some(listener).filter(|_| !refuses),
             connection: None,
+            certificates,
+            tls: None,
             heard: Vec::new(),
+            hello: false,
             quit: false,
             early: false,
             listened: false,
@@ -157,7 +182,12 @@ enum Form {
 struct Play {
     listener: Option<Socket>,
     connection: Option<Socket>,
+    certificates: Option<Certificates>,
+    /// What the connection is encrypted with.
+    tls: Option<ServerConnection>,
     heard: Vec<u8>,
+    /// The client has begun a handshake that has no end.
+    hello: bool,
     /// The client has said QUIT, and need not listen any more.
     quit: bool,
     early: bool,
@@ -190,6 +220,8 @@ impl Play {
                 self.listener = None;
                 Ok(())
             }
+            Step::Tls(kind) => self.start_tls(*kind),
+            Step::HearHello => self.hear_hello(),
             Step::Hear(expected) => self.hear(expected),
             Step::HearMessage(octets) => self.hear_message(*octets),
             Step::HearClose { may_quit } => self.hear_close(*may_quit),
@@ -209,8 +241,16 @@ impl Play {
                 Ok(())
             }
             Step::Close => {
-                self.connection = None;
-                self.heard.clear();
+                if let (Some(tls), Some(connection)) = (&mut self.tls, &mut self.connection) {
+                    tls.send_close_notify();
+                    // A client that has gone need not hear it.
+                    let _ = send(tls, connection);
+                }
+                self.hang_up();
+                Ok(())
+            }
+            Step::BreakOff => {
+                self.hang_up();
                 Ok(())
             }
             Step::Reset => self.reset(),
@@ -220,6 +260,11 @@ impl Play {
             }
             Step::TellReady => self.ready.send(()).map_err(|_| "the test has ended".to_owned()),
         }
+    }
+
+    fn hang_up(&mut self) {
+        (self.connection, self.tls) = (None, None);
+        self.heard.clear();
     }
 
     fn accept(&mut self) -> Result<(), String> {
@@ -232,10 +277,10 @@ impl Play {
         }
         let (connection, _) = listener.accept().map_err(|error| format!("cannot accept: {error}"))?;
         connection.set_write_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
+        self.hang_up();
         self.connection = Some(connection);
-        (self.quit, self.early, self.listened) = (false, false, false);
+        (self.hello, self.quit, self.early, self.listened) = (false, false, false, false);
         self.form = Form::Unannounced;
-        self.heard.clear();
         Ok(())
     }
 
@@ -245,6 +290,12 @@ impl Play {
         let connection = self.connection.as_mut().ok_or("there is no connection")?;
         if !is_readable(connection, until.saturating_duration_since(Instant::now())) {
             return Err(format!("nothing more came within {PATIENCE:?} after {heard}"));
+        }
+        if let Some(tls) = &mut self.tls {
+            return match decrypt(tls, connection, &mut self.heard) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),
+                other => other.map_err(|error| format!("cannot read: {error}")),
+            };
         }
         let mut piece = [0; 16384];
         match connection.read(&mut piece) {
@@ -256,6 +307,52 @@ impl Play {
             // A client that closed without reading everything.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),
             Err(error) => Err(format!("cannot read: {error}")),
+        }
+    }
+
+    /// The whole handshake, with the certificate of that kind.
+    fn start_tls(&mut self, kind: Kind) -> Result<(), String> {
+        if !self.heard.is_empty() {
+            return Err(format!("the client should begin TLS, and said {}", shown(&self.heard)));
+        }
+        let identity = self.certificates.as_ref().ok_or("the peer has no certificates")?.of(kind);
+        let mut tls = server_side(identity).map_err(|error| format!("cannot prepare TLS: {error}"))?;
+        let connection = self.connection.as_mut().ok_or("there is no connection")?;
+        let until = Instant::now() + PATIENCE;
+        while tls.is_handshaking() {
+            if !is_readable(connection, until.saturating_duration_since(Instant::now())) {
+                return Err(format!("the handshake did not end within {PATIENCE:?}"));
+            }
+            if !decrypt(&mut tls, connection, &mut self.heard).map_err(|error| format!("TLS: {error}"))? {
+                return Err("the client closed within the handshake".to_owned());
+            }
+        }
+        self.tls = Some(tls);
+        Ok(())
+    }
+
+    /// Hears one record of a handshake (RFC 8446 section 5.1): the client's hello.
+    fn hear_hello(&mut self) -> Result<(), String> {
+        (self.early, self.listened) = (false, false);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let length = match self.heard[..] {
+                [22, 3, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([high, low])),
+                _ => 5,
+            };
+            if self.heard.len() >= length {
+                break;
+            }
+            if !self.read(until)? {
+                return Err(format!("the client should begin TLS, but closed after {}", shown(&self.heard)));
+            }
+        }
+        match std::mem::take(&mut self.heard)[..] {
+            [22, 3, ..] => {
+                self.hello = true;
+                Ok(())
+            }
+            ref other => Err(format!("the client should begin TLS, and said {}", shown(other))),
         }
     }
 
@@ -341,19 +438,20 @@ impl Play {
                 self.say(b"221 bye\r\n")?;
             }
         }
-        self.connection = None;
-        match &std::mem::take(&mut self.heard)[..] {
+        let heard = std::mem::take(&mut self.heard);
+        self.hang_up();
+        match &heard[..] {
             b"" => Ok(()),
             b"QUIT\r\n" if may_quit => Ok(()),
+            [21, 3, _, 0, 2, _, _] if self.hello => Ok(()),
             other => Err(format!("the client should close, and said {}", shown(other))),
         }
     }
 
     fn say(&mut self, octets: &[u8]) -> Result<(), String> {
-        let connection = self.connection.as_mut().ok_or("there is no connection")?;
         // Once is enough for several replies in a row.
         let quiet = if self.listened { Duration::ZERO } else { QUIET };
-        let more = !self.heard.is_empty() || is_readable(connection, quiet) && !self.is_gone();
+        let more = self.has_more(quiet)?;
         self.listened = true;
         if more && !self.early && !self.quit {
             // Only to show it.
@@ -361,11 +459,28 @@ impl Play {
             return Err(format!("the client did not wait for the answer, and said {}", shown(&self.heard)));
         }
         let connection = self.connection.as_mut().ok_or("there is no connection")?;
-        match connection.write_all(octets) {
+        let written = match &mut self.tls {
+            Some(tls) => tls.writer().write_all(octets).and_then(|()| send(tls, connection)),
+            None => connection.write_all(octets),
+        };
+        match written {
             // Who has said QUIT need not wait for the answer.
             Err(_) if self.quit => Ok(()),
             other => other.map_err(|error| format!("cannot say it: {error}")),
         }
+    }
+
+    /// Whether the client has said more, within that time. Its close is no word.
+    fn has_more(&mut self, quiet: Duration) -> Result<bool, String> {
+        let connection = self.connection.as_ref().ok_or("there is no connection")?;
+        if !self.heard.is_empty() || !is_readable(connection, quiet) {
+            return Ok(!self.heard.is_empty());
+        }
+        if self.tls.is_none() {
+            return Ok(!self.is_gone());
+        }
+        self.read(Instant::now())?;
+        Ok(!self.heard.is_empty())
     }
 
     /// Whether the client has closed.
@@ -376,6 +491,7 @@ impl Play {
     }
 
     fn reset(&mut self) -> Result<(), String> {
+        self.tls = None;
         let connection = self.connection.take().ok_or("there is no connection")?;
         if self.heard.is_empty() && !is_readable(&connection, PATIENCE) {
             return Err(format!("nothing came within {PATIENCE:?} that could be left unread"));

@@ -54,6 +54,7 @@ impl Shipped {
             overrides: overrides.collect(),
         };
         let config = Config::load(&sources).expect("the options are valid");
+        let config = config.open_secrets().expect("the files can be used");
         let destination = config.destination(nexthop).expect("a nexthop");
         let mut transport = Transport::clone(config.transport(destination.transport()).expect("is built in"));
         for stage in Stage::ALL {

@@ -13,6 +13,7 @@ use lastmile::mail::{
 use lastmile::smtp::{Smtputf8, Stage};
 
 use super::{Delivery, Dialogue, Expected, Setup, Transaction};
+use crate::common::certificates::Kind;
 use crate::support::Step;
 
 /// The content where a file names none.
@@ -61,6 +62,7 @@ struct Parser {
     options: Vec<(String, String)>,
     habits: Vec<(String, String)>,
     timeouts: Vec<(Stage, Duration)>,
+    login: Option<String>,
     directives: Directives,
     steps: Vec<(usize, Step)>,
     steps_to_deliver: Option<usize>,
@@ -112,6 +114,7 @@ impl Parser {
             "listen" if matches!(value, "unix" | "tcp") => self.tcp = value == "tcp",
             "option" => self.options.push(pair().map(|(key, value)| (key.to_owned(), value.to_owned()))?),
             "habit" => self.habits.push(pair().map(|(key, value)| (key.to_owned(), value.to_owned()))?),
+            "login" if value.contains(':') => self.login = Some(value.to_owned()),
             "timeout" => self.timeouts.push((parse_stage(pair()?.0)?, parse_time(pair()?.1)?)),
             "sender" => directives.sender = Some(value.parse().map_err(|error| format!("{error}"))?),
             "recipients" => {
@@ -170,6 +173,7 @@ impl Parser {
             options: self.options,
             habits: self.habits,
             timeouts: self.timeouts,
+            login: self.login,
         };
         Ok(Dialogue { setup, transactions: self.transactions })
     }
@@ -235,6 +239,7 @@ fn bracketed(text: &str) -> Option<(&str, &str)> {
 fn parse_client(text: &str) -> Result<Option<Step>, String> {
     Ok(Some(match bracketed(text) {
         Some(("message", "")) => Step::HearMessage(None),
+        Some(("client hello", "")) => Step::HearHello,
         Some(("closes", "")) => Step::HearClose { may_quit: false },
         Some(("may quit", "")) => Step::HearClose { may_quit: true },
         Some((other, "")) => match other.strip_prefix("message ") {
@@ -253,7 +258,12 @@ fn parse_server(text: &str) -> Result<Option<Step>, String> {
     Ok(Some(match (what, value, rest) {
         ("accepts", "", "") => Step::Accept,
         ("refuses", "", "") => Step::Refuse,
+        ("tls", "", "") => Step::Tls(Kind::Good),
+        ("tls", kind, "") => {
+            Step::Tls(Kind::of_word(kind).ok_or_else(|| format!("{kind:?} is no certificate"))?)
+        }
         ("closes", "", "") => Step::Close,
+        ("breaks", "off", "") => Step::BreakOff,
         ("resets", "", "") => Step::Reset,
         ("early", "", "") => Step::Early,
         ("silence" | "holds", "", "") => return Ok(None),

@@ -4,7 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
+use std::sync::Arc;
+
 use lastmile::mail::{BodyType, Reason};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
 use super::client::Shipped;
 use super::parse::parse_outcome;
@@ -22,6 +28,7 @@ struct Mirror {
     dialogue: Dialogue,
     at: usize,
     stream: Option<Box<dyn Stream>>,
+    is_encrypted: bool,
     form: String,
     offset: usize,
 }
@@ -29,7 +36,7 @@ struct Mirror {
 impl Mirror {
     fn new(setup: &Setup, dialogue: &Dialogue) -> Self {
         let (server, dialogue) = (setup.server.clone(), dialogue.clone());
-        Self { server, dialogue, at: 0, stream: None, form: String::new(), offset: 0 }
+        Self { server, dialogue, at: 0, stream: None, is_encrypted: false, form: String::new(), offset: 0 }
     }
 
     fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
@@ -45,8 +52,17 @@ impl Mirror {
 
     fn step(&mut self, step: &Step, content: &[u8]) {
         match step {
-            Step::Accept => self.stream = Some(self.connect().unwrap()),
+            Step::Accept => {
+                self.stream = Some(self.connect().unwrap());
+                self.is_encrypted = false;
+            }
             Step::Refuse => {}
+            Step::Tls(_) => {
+                let stream = self.stream.take().expect("a connection");
+                self.stream = Some(Box::new(encrypted(stream)));
+                self.is_encrypted = true;
+            }
+            Step::HearHello => self.say(&[22, 3, 1, 0, 1, 1]),
             Step::Hear(line) => {
                 self.form.clone_from(line);
                 if line.starts_with("MAIL ") {
@@ -72,17 +88,77 @@ impl Mirror {
                 self.stream.as_mut().expect("a connection").read_exact(&mut heard).unwrap();
                 assert_eq!(heard, *octets);
             }
-            Step::Close | Step::Reset => {
+            Step::Close | Step::BreakOff | Step::Reset => {
                 let mut stream = self.stream.take().expect("a connection");
                 if *step == Step::Reset {
                     stream.write_all(b"unread\r\n").unwrap();
                 }
                 let mut rest = Vec::new();
                 let end = stream.read_to_end(&mut rest);
-                assert!(rest.is_empty() && (*step == Step::Close || end.is_err()), "{rest:?} {end:?}");
+                let in_order = end.is_ok();
+                assert!(rest.is_empty(), "{rest:?}");
+                match step {
+                    Step::Close => assert!(in_order, "{end:?}"),
+                    Step::BreakOff => assert_eq!(in_order, !self.is_encrypted, "{end:?}"),
+                    _ => assert!(!in_order, "the connection should be reset"),
+                }
             }
             Step::Early | Step::Pause(_) | Step::AwaitGo | Step::TellReady => {}
         }
+    }
+}
+
+/// TLS with whoever is there.
+fn encrypted(stream: Box<dyn Stream>) -> StreamOwned<ClientConnection, Box<dyn Stream>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous(provider)))
+        .with_no_client_auth();
+    let tls = ClientConnection::new(Arc::new(config), "peer.example".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(tls, stream);
+    stream.flush().unwrap();
+    stream
+}
+
+/// Believes any certificate: here the peer is tried, not a client.
+#[derive(Debug)]
+struct Credulous(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -195,28 +271,69 @@ fn the_peer_notices_who_departs_from_the_dialogue() {
             "line 11: the client closed within",
         ),
     ] {
-        let dialogue = Dialogue::parse(SHORT).unwrap();
-        let mistaken = Dialogue::parse(&SHORT.replacen(here, there, 1)).unwrap();
-        // The mirror panics when it hears what it did not expect; the peer's account is what counts.
-        let directory = tempfile::tempdir().unwrap();
-        let contents = dialogue.transactions.iter().map(|t| t.delivery.content.clone()).collect();
-        let server = Server::Unix(directory.path().join("s"));
-        let peer = ScriptedPeer::start(&server, peer_steps(&dialogue), contents).unwrap();
-        let setup = Setup { server: peer.server().clone(), ..dialogue.setup.clone() };
-        let mut mirror = Mirror::new(&setup, &mistaken);
-        let played = catch_unwind(AssertUnwindSafe(|| {
-            for number in 0..mistaken.transactions.len() {
-                if number > 0 {
-                    peer.go_on();
-                }
-                mirror.deliver(&mistaken.transactions[number].delivery);
-            }
-            mirror.close();
-        }));
-        drop((mirror.stream.take(), played));
-        let heard = peer.finish().unwrap_err().to_string();
+        let heard = departing(SHORT, here, there);
         assert!(heard.starts_with(difference), "{there}: {heard}");
     }
+}
+
+const SECURE: &str = "\
+S: 220 peer.example
+C: STARTTLS
+S: 220 ready
+S: <tls>
+C: LHLO client.example
+S: 250 ok
+C: NOOP
+S: 250 ok
+= b@example.org delivered 2.0.0
+C: <closes>
+";
+
+#[test]
+fn the_peer_notices_who_departs_from_it_over_tls() {
+    for (here, there, difference) in [
+        ("S: <tls>\n", "C: QUIT\n", "line 4: TLS: "),
+        ("S: <tls>\n", "C: <closes>\n", "line 4: the client closed within the handshake"),
+        ("LHLO client", "LHLO other", "line 5: expected \"LHLO client.example\", heard \"LHLO other"),
+        (
+            "C: LHLO client.example\n",
+            "C: LHLO client.example\nC: RSET\n",
+            "line 6: the client did not wait for the answer, and said \"RSET",
+        ),
+        ("C: NOOP\n", "C: <closes>\n", "line 7: expected \"NOOP\", but the client closed"),
+        ("C: <closes>\n", "C: QUIT\n", "line 10: the client should close, and said \"QUIT"),
+    ] {
+        let heard = departing(SECURE, here, there);
+        assert!(heard.starts_with(difference), "{there}: {heard}");
+    }
+    let dialogue = Dialogue::parse(SECURE).unwrap();
+    play(&dialogue, |setup| Mirror::new(setup, &dialogue)).unwrap();
+}
+
+/// What the peer of `text` has to say of a client that takes `there` for `here`.
+fn departing(text: &str, here: &str, there: &str) -> String {
+    let dialogue = Dialogue::parse(text).unwrap();
+    let mistaken = Dialogue::parse(&text.replacen(here, there, 1)).unwrap();
+    // The mirror panics when it hears what it did not expect; the peer's account is what counts.
+    let directory = tempfile::tempdir().unwrap();
+    let contents = dialogue.transactions.iter().map(|t| t.delivery.content.clone()).collect();
+    let server = Server::Unix(directory.path().join("s"));
+    let certificates = Certificates::make(directory.path(), &["peer.example"]);
+    let peer =
+        ScriptedPeer::start_with(&server, peer_steps(&dialogue), contents, Some(certificates)).unwrap();
+    let setup = Setup { server: peer.server().clone(), ..dialogue.setup.clone() };
+    let mut mirror = Mirror::new(&setup, &mistaken);
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        for number in 0..mistaken.transactions.len() {
+            if number > 0 {
+                peer.go_on();
+            }
+            mirror.deliver(&mistaken.transactions[number].delivery);
+        }
+        mirror.close();
+    }));
+    drop((mirror.stream.take(), played));
+    peer.finish().unwrap_err().to_string()
 }
 
 #[test]
@@ -268,6 +385,8 @@ fn what_is_no_dialogue_is_refused_with_its_line() {
         ("@timeout rcpt 5\n= b@x delivered 2.0.0", 1),
         ("@timeout lunch 5s\n= b@x delivered 2.0.0", 1),
         ("@origin a b c\n= b@x delivered 2.0.0", 1),
+        ("@login tim\n= b@x delivered 2.0.0", 1),
+        ("S: <tls rotten>\n= b@x delivered 2.0.0", 1),
         ("@body 7bit\n= b@x delivered 2.0.0", 1),
         ("@utf8 yes\n= b@x delivered 2.0.0", 1),
     ] {
