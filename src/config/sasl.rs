@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::keys::keys;
 use super::parse;
 use super::secrets::PasswordMaps;
-use crate::smtp::SecurityOptions;
+use crate::smtp::{SecurityOptions, known_mechanisms};
 
 keys! {
     /// How a transport logs in, by the names of their keys less `sasl_`.
@@ -33,20 +33,6 @@ keys! {
     mechanism_filter: Vec<String> = "", parse::keywords;
 }
 
-/// The mechanisms that we have.
-const MECHANISMS: [&str; 10] = [
-    "EXTERNAL",
-    "SCRAM-SHA-256-PLUS",
-    "SCRAM-SHA-1-PLUS",
-    "SCRAM-SHA-256",
-    "SCRAM-SHA-1",
-    "CRAM-MD5",
-    "PLAIN",
-    "LOGIN",
-    "OAUTHBEARER",
-    "XOAUTH2",
-];
-
 impl Sasl {
     /// Combinations that cannot work: the key to name, without `transport.NAME.`, and why.
     pub(super) fn contradictions(&self) -> Vec<(Cow<'static, str>, String)> {
@@ -58,11 +44,14 @@ impl Sasl {
                 "nobody knows by which name and password: set sasl_password_maps".to_owned(),
             );
         }
-        let is_unknown = |name: &String| !MECHANISMS.contains(&name.as_str());
+        let is_unknown = |name: &String| !known_mechanisms().contains(&name.as_str());
         if !self.mechanism_filter.is_empty() && self.mechanism_filter.iter().all(is_unknown) {
             note(
                 "sasl_mechanism_filter",
-                format!("none of these mechanisms is known; the known ones are {}", MECHANISMS.join(", ")),
+                format!(
+                    "none of these mechanisms is known; the known ones are {}",
+                    known_mechanisms().join(", ")
+                ),
             );
         }
         let impossible = |options: SecurityOptions| options.no_dictionary && options.mutual_auth;

@@ -81,3 +81,35 @@ fn the_manual_page_has_every_key_with_its_default_and_no_other() {
         assert_eq!(written, default, "{}", setting.key);
     }
 }
+
+/// The manual's examples, without what mdoc needs.
+fn examples() -> Vec<String> {
+    let blocks = MANUAL_PAGE.split("\n.Bd ").skip(1).filter_map(|block| block.split_once("\n.Ed"));
+    blocks.filter_map(|(block, _)| Some(block.split_once('\n')?.1.replace("\\&", "") + "\n")).collect()
+}
+
+#[test]
+fn the_examples_of_the_manual_can_be_used() {
+    let (tables, configurations): (Vec<_>, Vec<_>) =
+        examples().into_iter().partition(|example| example.starts_with("# server"));
+    assert_eq!((tables.len(), configurations.len()), (1, 5));
+    for example in configurations {
+        from_file(&example).unwrap_or_else(|said| panic!("{example}\n{said:?}"));
+    }
+    let table = written(&tables[0]);
+    let map = format!("transport.smtp.sasl_password_maps=texthash:{}", table.path().display());
+    let config = from_options(&[&map, "transport.smtp.sasl_auth_enable=yes"]).unwrap();
+    config.open_secrets().unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_shipped_file_shows_a_table_of_passwords_that_can_be_used() {
+    let lines = SHIPPED_FILE.lines().filter_map(|line| line.strip_prefix("#     "));
+    let table: String =
+        lines.filter(|line| line.contains("username:")).map(|line| format!("{line}\n")).collect();
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let table = written(&table);
+    let map = format!("transport.smtp.sasl_password_maps=texthash:{}", table.path().display());
+    let config = from_options(&[&map, "transport.smtp.sasl_auth_enable=yes"]).unwrap();
+    config.open_secrets().unwrap_or_else(|error| panic!("{error}"));
+}

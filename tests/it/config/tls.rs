@@ -2,7 +2,7 @@
 
 use lastmile::config::{CertMatch, Fingerprint, PasswordMaps, Tls, TlsLevel, TlsProtocols, TlsServerName};
 use lastmile::mail::Server;
-use lastmile::smtp::SecurityOptions;
+use lastmile::smtp::{SecurityOptions, known_mechanisms};
 
 use super::*;
 
@@ -291,8 +291,7 @@ fn combinations_that_cannot_work_are_refused() {
     let no_fingerprint = "there is no fingerprint that a certificate could have: set tls_fingerprints";
     let no_name = |key| format!("{key} is empty, so no certificate would do: name what one may be for");
     let wrapping = "tls_wrappermode = \"yes\"";
-    let known = "EXTERNAL, SCRAM-SHA-256-PLUS, SCRAM-SHA-1-PLUS, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN, LOGIN, \
-                 OAUTHBEARER, XOAUTH2";
+    let known = known_mechanisms().join(", ");
     let nobody = "no mechanism has both nodictionary and mutual_auth, so nobody could log in";
     let nameless = "a socket has no host name that a certificate could be for: name one with match=";
     // What is to blame, what else there is, and what is said.
