@@ -59,7 +59,8 @@ impl Policy {
     /// A level, and attributes behind it.
     fn parse(text: &str) -> Result<Self, String> {
         let mut words = elements(text)?.into_iter();
-        let level = parameters::level(words.next().ok_or("the policy is empty")?)?;
+        let word = words.next().ok_or("the policy is empty")?;
+        let level = parameters::level(word).map_err(|what| format!("{word:?} cannot be followed: {what}"))?;
         let mut policy =
             Self { level, matches: Vec::new(), fingerprints: Vec::new(), servername: None, protocols: None };
         // As in Postfix, attributes mean nothing where there is no TLS.
@@ -210,7 +211,7 @@ mod tests {
         }
         // What is wrong with an entry is not made good by another one.
         let told = find(&tables.tls_policy_maps, "bad.example.org").unwrap_err().to_string();
-        assert!(told.starts_with("next-hop destination \"bad.example.org\": DANE "), "{told}");
+        assert!(told.starts_with("next-hop destination \"bad.example.org\": \"dane\" cannot be "), "{told}");
     }
 
     #[test]

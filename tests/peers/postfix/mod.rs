@@ -25,6 +25,7 @@ mod notices;
 mod observation;
 mod processes;
 mod queue_files;
+mod secure;
 mod server;
 mod set_up;
 mod wire;

@@ -159,12 +159,13 @@ fn a_peer_to_debug_is_listened_to_and_gets_its_mail() {
 }
 
 /// Lines of main.cf that are refused.
-const REFUSED: &str = "lmtp_tls_security_level = encrypt\nlmtp_sasl_auth_enable = yes\n\
+const REFUSED: &str = "lmtp_tls_security_level = dane\nlmtp_sasl_auth_enable = yes\n\
+                       lmtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd\n\
                        lmtp_generic_maps = inline:{a@b=c@d}\n";
 
 /// Arguments of the service, and what the log says of them and these lines.
 const TOLD: [(&str, &[&str]); 3] = [
-    ("", &["lmtp_tls_security_level", "lmtp_sasl_auth_enable", "lmtp_generic_maps"]),
+    ("", &["lmtp_tls_security_level", "say texthash:/etc/postfix/sasl_passwd, ", "lmtp_generic_maps"]),
     ("-Q", &["-Q"]),
     ("nonsense", &["nonsense"]),
 ];
