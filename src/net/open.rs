@@ -145,7 +145,7 @@ fn first_ready<'a>(
 }
 
 /// Takes a connected socket so far that it is ready for mail. Where TLS may be done without and its handshake fails, a
-/// second connection to the same address does without.
+/// second connection to the same address does without, unless we have a login for the server.
 fn start(
     socket: Socket,
     peer: &Peer,
@@ -181,6 +181,8 @@ fn start(
     if let Err(failure) = &started
         && failure.tls_failed
         && opening.policy.level == TlsLevel::May
+        // Who breaks a handshake must not get to see a login in clear for it.
+        && opening.credentials.is_none()
     {
         observer.note(&format!("{}; it is tried again without TLS", failure.reason.text));
         opening.policy.level = TlsLevel::None;

@@ -174,3 +174,54 @@ fn a_busy_server_in_the_list_makes_the_batch_wait() {
         assert_eq!(told, count - 1, "the others are told");
     }
 }
+
+/// Offers STARTTLS and a login, and closes the connection in place of the TLS handshake. Where it listens, and how often
+/// it was connected to.
+fn breaking_handshakes() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            stream.write_all(b"220 peer.example\r\n").unwrap();
+            for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                match line.unwrap_or_default().as_str() {
+                    "STARTTLS" => {
+                        stream.write_all(b"220 go ahead\r\n").unwrap();
+                        break;
+                    }
+                    line if line.starts_with("LHLO ") => {
+                        stream
+                            .write_all(b"250-peer.example\r\n250-STARTTLS\r\n250 AUTH CRAM-MD5\r\n")
+                            .unwrap();
+                    }
+                    _ => break,
+                }
+            }
+        }
+    });
+    (address, count)
+}
+
+#[test]
+fn where_tls_fails_mail_may_go_in_clear_but_no_login_does() {
+    for with_login in [false, true] {
+        let (address, count) = breaking_handshakes();
+        let mut transport = transport();
+        transport.tls.security_level = Some(TlsLevel::May);
+        transport.sasl.auth_enable = true;
+        let server = Server::Tcp { host: "mx.example".into(), port: NonZeroU16::MIN };
+        let password = crate::smtp::Proof::Password(crate::smtp::Secret::new("secret".to_owned()));
+        let credentials = Credentials { username: "user".to_owned(), proof: password };
+        let given = if with_login { vec![(server, credentials)] } else { Vec::new() };
+        transport.secrets = transport.secrets.with_credentials(given);
+        let mut told = Told::default();
+        let connection = first_of(&[(0, address.to_string())], &transport, &mut told);
+        assert_eq!(connection.is_err(), with_login);
+        assert_eq!(count.load(Ordering::SeqCst), if with_login { 1 } else { 2 });
+        assert_eq!(told.notes.iter().any(|note| note.ends_with("tried again without TLS")), !with_login);
+    }
+}

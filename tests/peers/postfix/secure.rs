@@ -413,6 +413,26 @@ fn a_password_opens_a_server_and_a_wrong_one_keeps_the_mail() {
     }
 }
 
+#[test]
+fn a_login_is_not_shown_in_clear_because_tls_has_failed() {
+    let pair = both(|client| {
+        let (place, certificates) = place();
+        let old = |config: SinkConfig| SinkConfig {
+            tls: Some(TlsConfig { versions: vec![TlsVersion::V1_2], ..shown(&certificates, Kind::Good) }),
+            logins: vec![("carrier".to_owned(), "secret".to_owned())],
+            ..config
+        };
+        let peer = Peer::start("old", old);
+        let main = "lmtp_tls_security_level = may\nlmtp_tls_protocols = >=TLSv1.3\nlmtp_host_lookup = native\n\
+                    lmtp_sasl_auth_enable = yes\nlmtp_sasl_password_maps = static:carrier:secret\n\
+                    lmtp_sasl_mechanism_filter = cram-md5\n";
+        play(&place, client, Settings::main(main), &[&peer])
+    });
+    let Some(pair) = pair else { return };
+    pair.show("old log", &["dsn=4.7.5, status=deferred (Cannot start TLS"]);
+    pair.agree();
+}
+
 /// The server of the table is no more who it was, or somebody is in between.
 #[test]
 fn a_server_that_offers_no_login_does_not_make_mail_bounce() {
