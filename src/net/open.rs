@@ -237,9 +237,7 @@ pub fn answers(destination: &Destination, transport: &Transport, myhostname: &st
     let mut transport = transport.clone();
     if let Some(limit) = Timeout::new(PROBE_TIMEOUT) {
         let timeouts = &mut transport.timeouts;
-        for stage in
-            [&mut timeouts.connect, &mut timeouts.lhlo, &mut timeouts.starttls, &mut timeouts.quit]
-        {
+        for stage in [&mut timeouts.connect, &mut timeouts.lhlo, &mut timeouts.starttls, &mut timeouts.quit] {
             *stage = limit.min(*stage);
         }
     }

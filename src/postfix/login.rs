@@ -6,7 +6,7 @@
 
 use super::maps::{LookupError, Maps};
 use super::parameters::LoginSettings;
-use crate::smtp::{Credentials, Proof, Secret};
+use crate::config::{Credentials, Proof, Secret};
 
 /// Whom we are to `host`, which is what `next_hop` leads to. The host comes first, as in Postfix.
 pub fn find(

@@ -18,7 +18,7 @@ pub use match_list::{MatchList, Subdomains};
 use super::parameters::{Problems, Settings, table};
 use super::proxymap::{Case, Proxymap, ProxymapError};
 use super::request::Release;
-use crate::smtp::Secret;
+use crate::config::Secret;
 use memory::{Memory, Readers};
 
 /// The tables of a service.

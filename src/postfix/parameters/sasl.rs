@@ -6,8 +6,7 @@
 
 use super::transport::Parameters;
 use super::values::list;
-use crate::config::{Sasl, Transport};
-use crate::smtp::Secret;
+use crate::config::{Sasl, Secret, Transport};
 
 /// What logins go by beside the transport's own fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

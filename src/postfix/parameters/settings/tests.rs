@@ -6,8 +6,7 @@
 
 use super::super::table::Fate;
 use super::*;
-use crate::config::{CertMatch, Fingerprint, TlsLevel, TlsProtocols, TlsServerName};
-use crate::smtp::Secret;
+use crate::config::{CertMatch, Fingerprint, Secret, TlsLevel, TlsProtocols, TlsServerName};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Lmtp, Protocol::Smtp];
 
