@@ -194,7 +194,8 @@ impl<'a> Postfix<'a> {
              rewrite unix - - n - - trivial-rewrite\nbounce unix - - n - 0 bounce\ndefer unix - - n - 0 bounce\n\
              trace unix - - n - 0 bounce\nverify unix - - n - 1 verify\nflush unix n - n 1000? 0 flush\n\
              proxymap unix - - n - - proxymap\nshowq unix n - n - - showq\nerror unix - - n - - error\n\
-             retry unix - - n - - error\ntlsmgr unix - - n 1000? 1 tlsmgr\nscache unix - - n - 1 scache\nanvil unix - - n - 1 anvil\n\
+             retry unix - - n - - error\n\
+             tlsmgr unix - - n 1000? 1 tlsmgr\nscache unix - - n - 1 scache\nanvil unix - - n - 1 anvil\n\
              postlog unix-dgram n - n - 1 postlogd\nbounced unix - - n - - lmtp -o syslog_name=notices\n",
         );
         let is_kept =
