@@ -103,7 +103,8 @@ impl Mirror {
                     _ => assert!(!in_order, "the connection should be reset"),
                 }
             }
-            Step::Early | Step::Pause(_) | Step::AwaitGo | Step::TellReady => {}
+            Step::Pause(time) => std::thread::sleep(*time),
+            Step::Early | Step::AwaitGo | Step::TellReady => {}
         }
     }
 }
@@ -282,6 +283,7 @@ C: STARTTLS
 S: 220 ready
 S: <tls>
 C: LHLO client.example
+S: <pause 100ms>
 S: 250 ok
 C: NOOP
 S: 250 ok
@@ -296,12 +298,12 @@ fn the_peer_notices_who_departs_from_it_over_tls() {
         ("S: <tls>\n", "C: <closes>\n", "line 4: the client closed within the handshake"),
         ("LHLO client", "LHLO other", "line 5: expected \"LHLO client.example\", heard \"LHLO other"),
         (
-            "C: LHLO client.example\n",
-            "C: LHLO client.example\nC: RSET\n",
-            "line 6: the client did not wait for the answer, and said \"RSET",
+            "S: <pause 100ms>\n",
+            "S: <pause 20ms>\nC: RSET\n",
+            "line 7: the client did not wait for the answer, and said \"RSET",
         ),
-        ("C: NOOP\n", "C: <closes>\n", "line 7: expected \"NOOP\", but the client closed"),
-        ("C: <closes>\n", "C: QUIT\n", "line 10: the client should close, and said \"QUIT"),
+        ("C: NOOP\n", "C: <closes>\n", "line 8: expected \"NOOP\", but the client closed"),
+        ("C: <closes>\n", "C: QUIT\n", "line 11: the client should close, and said \"QUIT"),
     ] {
         let heard = departing(SECURE, here, there);
         assert!(heard.starts_with(difference), "{there}: {heard}");
