@@ -132,7 +132,7 @@ fn start_tls(policy: &TlsPolicy<'_>) -> StartTls {
 
 /// What a login may rest on without TLS.
 fn in_clear(transport: &Transport) -> Footing {
-    Footing { options: transport.sasl.options_for(false, false), channel_binding: None }
+    Footing { options: transport.sasl.options_for(false, false), ..Footing::default() }
 }
 
 fn host_and_port(server: &Server) -> (&str, u16) {
@@ -162,10 +162,11 @@ impl Tls<'_> {
         let started = link.start_tls(self.sessions, self.server, self.transport, self.policy, deadline);
         started.map_err(|error| self.failure(error, link))?;
         let Some(tls) = link.tls() else { return Ok(in_clear(self.transport)) };
-        let (is_authenticated, channel_binding) = (tls.trust() == Trust::Verified, tls.channel_binding());
+        let (is_server_known, channel_binding) = (tls.trust() == Trust::Verified, tls.channel_binding());
         let begun = format!("{} TLS begins: {}", tls.trust(), tls.summary());
         link.tap().note(&begun);
-        Ok(Footing { options: self.transport.sasl.options_for(true, is_authenticated), channel_binding })
+        let options = self.transport.sasl.options_for(true, is_server_known);
+        Ok(Footing { options, channel_binding, is_server_known })
     }
 
     fn failure(&self, error: TlsError, link: &mut Link) -> Failure {

@@ -119,6 +119,8 @@ pub struct Login<'a> {
     pub port: u16,
     /// What ties the exchange to the TLS connection (`tls-exporter` of RFC 9266), where there is TLS 1.3.
     pub channel_binding: Option<&'a [u8]>,
+    /// Whether the server has proved by its certificate who it is.
+    pub is_server_known: bool,
 }
 
 /// A line for the server, CRLF included, and the same as it may be shown.

@@ -69,6 +69,8 @@ pub struct Footing {
     pub options: SecurityOptions,
     /// What ties a login to the TLS connection, if anything does.
     pub channel_binding: Option<Vec<u8>>,
+    /// Whether the server has proved by its certificate who it is.
+    pub is_server_known: bool,
 }
 
 /// The handshake: fed with replies, starting with the greeting, until it is `Ready` or `Refused`.
@@ -226,6 +228,7 @@ impl<'a> Handshake<'a> {
             host: account.host,
             port: account.port,
             channel_binding: self.footing.channel_binding.as_deref(),
+            is_server_known: self.footing.is_server_known,
         };
         match Exchange::begin(self.peer, &offered.auth, &login) {
             Ok((exchange, line)) => self.await_login(Box::new(exchange), offered, line),

@@ -2,8 +2,8 @@
 //!
 //! - Owns: AUTH and the lines after it, what each reply to them means, when it is enough.
 //! - Leaves to others: what a mechanism says (`client`), reading and writing (`net`).
-//! - Always true: each mechanism has a fixed number of messages, and the first challenge past them ends the exchange. What
-//!   goes wrong on our side ends it with `*`, so that the server still knows where it is.
+//! - Always true: each mechanism has a fixed number of messages, and the first challenge past them ends the exchange; a
+//!   refusal is followed by one other mechanism at most. What goes wrong on our side ends it with `*`, so that the server still knows where it is.
 
 use std::{fmt, mem};
 
@@ -33,6 +33,8 @@ pub struct Exchange {
     initial: Initial,
     state: State,
     redactor: Redactor,
+    /// What follows a refusal, with its AUTH.
+    second: Option<Box<(Exchange, Line)>>,
 }
 
 enum Initial {
@@ -80,8 +82,26 @@ impl Exchange {
         if let Initial::Kept(response) | Initial::Sent(response) = &initial {
             redactor.add(response);
         }
+        let second = Self::unbound(mechanism, peer, offered, login);
         let (peer, state) = (peer.to_owned(), State::Open);
-        Ok((Self { peer, mechanism, client, initial, state, redactor }, line))
+        Ok((Self { peer, mechanism, client, initial, state, redactor, second }, line))
+    }
+
+    /// The strongest SCRAM that is not tied to the TLS connection, for a server that refuses the one that is: some offer
+    /// -PLUS and know no binding that TLS 1.3 has (Cyrus 3.6 knows `tls-unique` alone). Only where the certificate has
+    /// proved who the server is: else somebody in between could refuse the one in order to pass the other on.
+    fn unbound(
+        mechanism: Mechanism,
+        peer: &str,
+        offered: &[String],
+        login: &Login<'_>,
+    ) -> Option<Box<(Self, Line)>> {
+        if !mechanism.is_bound() || !login.is_server_known {
+            return None;
+        }
+        let login = Login { channel_binding: None, ..login.clone() };
+        let (second, line) = Self::try_begin(peer, offered, &login).ok()?;
+        second.mechanism.is_scram().then(|| Box::new((second, line)))
     }
 
     /// Takes the reply to the last line, as [`parse_auth_reply`](crate::smtp::parse_auth_reply) has read it.
@@ -96,8 +116,20 @@ impl Exchange {
                     Answer::Refused(self.failed("the server has not proved that it knows the password"))
                 }
                 Class::Continue => self.on_challenge(reply),
-                Class::Transient | Class::Permanent => Answer::Refused(self.refused(reply)),
+                Class::Transient => Answer::Refused(self.refused(reply)),
+                Class::Permanent => self.second_or_refused(reply),
             },
+        }
+    }
+
+    fn second_or_refused(&mut self, reply: &Reply) -> Answer {
+        match self.second.take() {
+            Some(second) => {
+                let (exchange, line) = *second;
+                *self = exchange;
+                Answer::Send(line)
+            }
+            None => Answer::Refused(self.refused(reply)),
         }
     }
 

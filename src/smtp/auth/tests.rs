@@ -21,6 +21,7 @@ struct Setup {
     host: String,
     port: u16,
     channel_binding: Option<Vec<u8>>,
+    is_server_known: bool,
 }
 
 impl Setup {
@@ -32,6 +33,7 @@ impl Setup {
             host: "server.example.com".to_owned(),
             port: 143,
             channel_binding: None,
+            is_server_known: false,
         }
     }
 
@@ -57,6 +59,7 @@ impl Setup {
             host: &self.host,
             port: self.port,
             channel_binding: self.channel_binding.as_deref(),
+            is_server_known: self.is_server_known,
         };
         Exchange::begin(PEER, &offered, &login)
     }

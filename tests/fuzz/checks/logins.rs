@@ -32,6 +32,7 @@ pub fn auth(input: &[u8]) {
         host: "mx.example.org",
         port: 25,
         channel_binding: can_bind.then_some(&[7; 32]),
+        is_server_known: false,
     };
     let offered: Vec<String> = known_mechanisms().iter().map(ToString::to_string).collect();
     match Exchange::begin("mx.example.org[192.0.2.1]", &offered, &login) {

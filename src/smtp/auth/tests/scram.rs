@@ -137,6 +137,54 @@ fn plus_ties_the_exchange_to_its_connection() {
     }
 }
 
+/// Cyrus offers -PLUS over TLS 1.3 and then knows none of its bindings: we go on without, if it is Cyrus for certain.
+#[test]
+fn a_server_that_cannot_keep_its_offer_of_plus_gets_a_second_login_without() {
+    for (known, offered, filter, code, second) in [
+        (true, "SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "", 501, Some("SCRAM-SHA-256")),
+        (true, "SCRAM-SHA-1 SCRAM-SHA-256-PLUS", "", 535, Some("SCRAM-SHA-1")),
+        (true, "SCRAM-SHA-1-PLUS SCRAM-SHA-1 SCRAM-SHA-256-PLUS", "", 535, Some("SCRAM-SHA-1")),
+        // Somebody in between can refuse, too.
+        (false, "SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "", 501, None),
+        // The server is in trouble, whatever we say.
+        (true, "SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "", 454, None),
+        // Weaker by more than the binding.
+        (true, "SCRAM-SHA-256-PLUS CRAM-MD5 PLAIN", "", 535, None),
+        (true, "SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "SCRAM-SHA-256-PLUS", 535, None),
+    ] {
+        let mut setup = Setup::password("user", "pencil");
+        setup.channel_binding = Some(vec![7; 32]);
+        setup.is_server_known = known;
+        setup.filter = filter.split_ascii_whitespace().map(ToOwned::to_owned).collect();
+        let mut server = Server::new(Hash::Sha256, "user", "pencil");
+        let mut exchange = play(&setup, offered, &mut server).exchange;
+        let refused = reply(&format!("{code} 5.5.4 undefined error!"));
+        let Some(second) = second else {
+            refusal(exchange.on_reply(&refused));
+            continue;
+        };
+        let Answer::Send(line) = exchange.on_reply(&refused) else { panic!("{offered}") };
+        let words = written(&line);
+        let first = decoded(words.strip_prefix(&format!("AUTH {second} ")).expect(&words));
+        assert!(first.starts_with("n,,n=user,r="), "{first}");
+        assert_eq!(line.shown, format!("AUTH {second} [...]"));
+        // It is a login as any other, and the last.
+        let hash = if second.contains("256") { Hash::Sha256 } else { Hash::Sha1 };
+        let mut server = Server::new(hash, "user", "pencil");
+        let message = server.first(&first).unwrap();
+        let Answer::Send(line) = exchange.on_reply(&challenge(&message)) else { panic!("{offered}") };
+        let last = server.last(&decoded(&written(&line)));
+        let mut played = Played { exchange, header: String::new(), last };
+        assert_eq!(finish(&mut played), Answer::Accepted, "{offered}");
+        let mut exchange = play(&setup, offered, &mut Server::new(Hash::Sha256, "user", "pencil")).exchange;
+        assert!(matches!(exchange.on_reply(&refused), Answer::Send(_)));
+        assert_eq!(
+            refusal(exchange.on_reply(&refused)).1,
+            format!("server {PEER} said: {code} 5.5.4 undefined error!")
+        );
+    }
+}
+
 #[test]
 fn a_server_finds_out_that_somebody_has_removed_plus_from_its_offer() {
     for (hash, name) in HASHES {
