@@ -44,7 +44,7 @@ fn arrived(dovecot: &Dovecot, site: &Site, user: &str, subject: &str) -> Vec<u8>
 }
 
 /// Bodies that a client gets wrong: their name and their octets.
-fn bodies() -> Vec<(&'static str, Vec<u8>)> {
+pub fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     let long = format!("{}\nshort\n{}\n", "x".repeat(5000), "y z ".repeat(1250));
     vec![
         ("plain", b"one\ntwo\n".to_vec()),

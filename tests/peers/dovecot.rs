@@ -35,20 +35,28 @@ pub struct Dovecot {
     // Stops before its directory goes.
     process: Option<Process>,
     port: u16,
+    second_port: u16,
     directory: TempDir,
 }
 
 impl Dovecot {
     /// Starts one and waits until both its sockets answer.
     pub fn start() -> Self {
+        Self::start_with(&|_, _| String::new())
+    }
+
+    /// As [`Dovecot::start`]; its configuration ends with what `more` says for its directory and for a second port,
+    /// which overrides what stands above.
+    pub fn start_with(more: &dyn Fn(&Path, u16) -> String) -> Self {
         require_version_2_3();
         let directory = tempfile::Builder::new().prefix("lastmile-dovecot-").tempdir().unwrap();
         prepare(directory.path());
-        let mut dovecot = Self { process: None, port: 0, directory };
+        let mut dovecot = Self { process: None, port: 0, second_port: 0, directory };
         for _ in 0..START_ATTEMPTS {
-            dovecot.port = free_port();
+            (dovecot.port, dovecot.second_port) = two_free_ports();
             let text = configuration(dovecot.path(), dovecot.port);
-            fs::write(dovecot.path().join("dovecot.conf"), text).unwrap();
+            let more = more(dovecot.path(), dovecot.second_port);
+            fs::write(dovecot.path().join("dovecot.conf"), text + &more).unwrap();
             if dovecot.try_start() {
                 return dovecot;
             }
@@ -97,6 +105,11 @@ impl Dovecot {
     /// Its LMTP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port of 127.0.0.1 that is free for what [`Dovecot::start_with`] adds.
+    pub fn second_port(&self) -> u16 {
+        self.second_port
     }
 
     /// Its ID.
@@ -151,8 +164,10 @@ fn prepare(directory: &Path) {
     fs::write(directory.join("users"), USERS.iter().map(line).collect::<String>()).unwrap();
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+fn two_free_ports() -> (u16, u16) {
+    let listeners = [0, 0].map(|any| TcpListener::bind((Ipv4Addr::LOCALHOST, any)).unwrap());
+    let [first, second] = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
+    (first, second)
 }
 
 /// LMTP and what it needs; no service outside of the directory, no login, no TLS.

@@ -16,3 +16,4 @@ mod dovecot;
 mod harness;
 mod postfix;
 mod proxymap;
+mod tls;

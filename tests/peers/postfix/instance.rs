@@ -59,6 +59,8 @@ pub struct Settings {
     pub esmtp: bool,
     /// Whether there is an smtpd on a port of its own.
     pub smtpd: bool,
+    /// Further smtpds, each on a port of its own, by their arguments.
+    pub listeners: Vec<String>,
     /// Services that master.cf leaves out, by name.
     pub without: Vec<&'static str>,
     /// Domains, and where their mail goes through the service under test.
@@ -118,6 +120,8 @@ pub struct Postfix<'a> {
     /// The process groups of all masters that have run.
     groups: Vec<Pid>,
     smtpd_port: u16,
+    /// Of the settings' listeners.
+    ports: Vec<u16>,
     notices: Server,
 }
 
@@ -125,12 +129,21 @@ impl<'a> Postfix<'a> {
     /// Starts one whose mail for the settings' routes goes through `client`.
     pub fn start(place: &'a Place, client: Client, settings: Settings) -> Self {
         let notices = Server::obliging(place.path());
-        let mut postfix =
-            Self { place, client, settings, master: None, groups: Vec::new(), smtpd_port: 0, notices };
+        let mut postfix = Self {
+            place,
+            client,
+            settings,
+            master: None,
+            groups: Vec::new(),
+            smtpd_port: 0,
+            ports: Vec::new(),
+            notices,
+        };
         postfix.make_directories();
         // Another program may take the port between our look and smtpd's.
         for _ in 0..3 {
-            postfix.smtpd_port = free_port();
+            postfix.ports = free_ports(1 + postfix.settings.listeners.len());
+            postfix.smtpd_port = postfix.ports.remove(0);
             postfix.configure();
             if postfix.try_start() {
                 return postfix;
@@ -196,13 +209,17 @@ impl<'a> Postfix<'a> {
              proxymap unix - - n - - proxymap\nshowq unix n - n - - showq\nerror unix - - n - - error\n\
              retry unix - - n - - error\n\
              tlsmgr unix - - n 1000? 1 tlsmgr\nscache unix - - n - 1 scache\nanvil unix - - n - 1 anvil\n\
-             postlog unix-dgram n - n - 1 postlogd\nbounced unix - - n - - lmtp -o syslog_name=notices\n",
+             postlog unix-dgram n - n - 1 postlogd\nbounced unix - - n - - lmtp -o syslog_name=notices\n\
+             virtual unix - n n - - virtual\n",
         );
         let is_kept =
             |line: &&str| !self.settings.without.iter().any(|name| line.starts_with(&format!("{name} ")));
         text = text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
         if self.settings.smtpd {
             text.push_str(&format!("127.0.0.1:{} inet n - n - - smtpd\n", self.smtpd_port));
+        }
+        for (port, arguments) in self.ports.iter().zip(&self.settings.listeners) {
+            text.push_str(&format!("127.0.0.1:{port} inet n - n - - smtpd {arguments}\n"));
         }
         if self.settings.without.contains(&SERVICE) {
             return text;
@@ -438,6 +455,11 @@ impl<'a> Postfix<'a> {
         self.succeed("smtp-source", &arguments, b"");
     }
 
+    /// The port of one of the settings' listeners.
+    pub fn port(&self, listener: usize) -> u16 {
+        self.ports[listener]
+    }
+
     /// The port of its smtpd.
     pub fn smtpd_port(&self) -> u16 {
         assert!(self.settings.smtpd, "this instance has no smtpd");
@@ -485,6 +507,9 @@ fn group(name: &str) -> u32 {
     nix::unistd::Group::from_name(name).unwrap().expect("the package made this group").gid.as_raw()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+fn free_ports(count: usize) -> Vec<u16> {
+    let any = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // Held together, so that they differ.
+    let listeners: Vec<_> = std::iter::repeat_with(any).take(count).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }

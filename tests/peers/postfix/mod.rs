@@ -11,11 +11,11 @@
 
 mod answers;
 mod broken;
-mod client;
+pub mod client;
 mod content;
 mod conversation;
 mod envelopes;
-mod instance;
+pub mod instance;
 mod life;
 mod mail;
 mod mailboxes;
@@ -23,7 +23,7 @@ mod mask;
 mod milter;
 mod notices;
 mod observation;
-mod processes;
+pub mod processes;
 mod queue_files;
 mod secure;
 mod server;
