@@ -72,6 +72,9 @@ have_perl_mail() { have perl && perl -MMail::Address -MJSON::PP -e1 2>/dev/null;
 have_symfony() { [[ -r /usr/share/php/Symfony/Component/Mailer/autoload.php ]]; }
 have_dovecot() { have dovecot && [[ -x /usr/lib/dovecot/lmtp || -x /usr/libexec/dovecot/lmtp ]]; }
 
+# Cyrus's lmtpd without its IMAP server, which would put Dovecot's out.
+have_cyrus() { [[ -x /usr/lib/cyrus/bin/lmtpd ]] && have saslpasswd2; }
+
 # Debian packages whose program is missing, one a line.
 missing_packages() {
     have cc || printf '%s\n' gcc libc6-dev
@@ -88,6 +91,7 @@ missing_packages() {
     [[ $long == no ]] || have mkfs.btrfs || echo btrfs-progs
     [[ $fast == yes ]] && return
     have_dovecot || printf '%s\n' dovecot-core dovecot-lmtpd
+    have_cyrus || printf '%s\n' cyrus-common libsasl2-modules sasl2-bin
     # Programs that call sendmail, and other sendmails. Some of the first ask for a mail server, which is postfix here.
     have_git_email || echo git-email
     have_perl_mail || printf '%s\n' perl libmailtools-perl
@@ -200,6 +204,7 @@ if [[ $peers == yes ]]; then
     for program in atd bsd-mailx cron msmtp php s-nail; do
         have "$program" || leave_out "calls of sendmail by $program"
     done
+    have_cyrus || leave_out "logins to a real Cyrus (apt-get install cyrus-common libsasl2-modules sasl2-bin)"
     have_git_email || leave_out "calls of sendmail by git send-email (apt-get install git-email)"
     have_perl_mail || leave_out "calls of sendmail by git send-email and Sympa (apt-get install perl libmailtools-perl)"
     have_symfony || leave_out "calls of sendmail by Symfony Mailer (apt-get install php-symfony-mailer)"
