@@ -3,7 +3,8 @@
 //! - Owns: AUTH and the lines after it, what each reply to them means, when it is enough.
 //! - Leaves to others: what a mechanism says (`client`), reading and writing (`net`).
 //! - Always true: each mechanism has a fixed number of messages, and the first challenge past them ends the exchange; a
-//!   refusal is followed by one other mechanism at most. What goes wrong on our side ends it with `*`, so that the server still knows where it is.
+//!   refusal is followed by one other mechanism at most, and never by the same password where that was wrong. What goes
+//!   wrong on our side ends it with `*`, so that the server still knows where it is.
 
 use std::{fmt, mem};
 
@@ -117,6 +118,8 @@ impl Exchange {
                 }
                 Class::Continue => self.on_challenge(reply),
                 Class::Transient => Answer::Refused(self.refused(reply)),
+                // Who tries a wrong password twice is locked out in half the time.
+                Class::Permanent if reply.code() == 535 => Answer::Refused(self.refused(reply)),
                 Class::Permanent => self.second_or_refused(reply),
             },
         }
@@ -125,7 +128,8 @@ impl Exchange {
     fn second_or_refused(&mut self, reply: &Reply) -> Answer {
         match self.second.take() {
             Some(second) => {
-                let (exchange, line) = *second;
+                let (mut exchange, line) = *second;
+                exchange.redactor.add_all(mem::take(&mut self.redactor));
                 *self = exchange;
                 Answer::Send(line)
             }

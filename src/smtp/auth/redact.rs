@@ -33,6 +33,11 @@ impl Redactor {
         self.sent.push(Zeroizing::new(response.to_vec()));
     }
 
+    /// Remembers what another one does of the same login.
+    pub(super) fn add_all(&mut self, other: Self) {
+        self.sent.extend(other.sent);
+    }
+
     /// `text` without secrets and responses; of these also without pieces, in whatever case: servers cut what they repeat,
     /// and some make it upper case.
     pub(super) fn redact(&self, text: &str) -> String {

@@ -142,15 +142,17 @@ fn plus_ties_the_exchange_to_its_connection() {
 fn a_server_that_cannot_keep_its_offer_of_plus_gets_a_second_login_without() {
     for (known, offered, filter, code, second) in [
         (true, "SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "", 501, Some("SCRAM-SHA-256")),
-        (true, "SCRAM-SHA-1 SCRAM-SHA-256-PLUS", "", 535, Some("SCRAM-SHA-1")),
-        (true, "SCRAM-SHA-1-PLUS SCRAM-SHA-1 SCRAM-SHA-256-PLUS", "", 535, Some("SCRAM-SHA-1")),
+        (true, "SCRAM-SHA-1 SCRAM-SHA-256-PLUS", "", 504, Some("SCRAM-SHA-1")),
+        (true, "SCRAM-SHA-1-PLUS SCRAM-SHA-1 SCRAM-SHA-256-PLUS", "", 501, Some("SCRAM-SHA-1")),
+        // The password is wrong.
+        (true, "SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "", 535, None),
         // Somebody in between can refuse, too.
         (false, "SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "", 501, None),
         // The server is in trouble, whatever we say.
         (true, "SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "", 454, None),
         // Weaker by more than the binding.
-        (true, "SCRAM-SHA-256-PLUS CRAM-MD5 PLAIN", "", 535, None),
-        (true, "SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "SCRAM-SHA-256-PLUS", 535, None),
+        (true, "SCRAM-SHA-256-PLUS CRAM-MD5 PLAIN", "", 501, None),
+        (true, "SCRAM-SHA-256 SCRAM-SHA-256-PLUS", "SCRAM-SHA-256-PLUS", 501, None),
     ] {
         let mut setup = Setup::password("user", "pencil");
         setup.channel_binding = Some(vec![7; 32]);
