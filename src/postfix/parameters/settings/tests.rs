@@ -458,6 +458,14 @@ fn what_a_mechanism_must_not_do_goes_by_the_connection() {
 }
 
 #[test]
+fn passwords_are_tokens_where_only_mechanisms_for_tokens_are_left() {
+    for (filter, are_tokens) in [("xoauth2, oauthbearer", true), ("xoauth2, plain", false), ("", false)] {
+        let settings = settings(&with(&LOGIN).with("lmtp_sasl_mechanism_filter", filter), Protocol::Lmtp);
+        assert_eq!(settings.logins.passwords_are_tokens, are_tokens, "{filter}");
+    }
+}
+
+#[test]
 fn a_refused_login_never_bounces() {
     let values = with(&LOGIN).with("lmtp_sasl_auth_soft_bounce", "no");
     let told = settings(&values, Protocol::Lmtp).warnings;
