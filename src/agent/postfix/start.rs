@@ -22,7 +22,7 @@ use crate::agent::crew::Crew;
 use crate::agent::doorbell::doorbell;
 use crate::agent::log::{Facility, MailLog, MailLogTarget, OpenMailLog};
 use crate::agent::report::Reporter;
-use crate::config::Transport;
+use crate::config::{Transport, WrongSecret};
 use crate::postfix::maps::Tables;
 use crate::postfix::options::{Options, Role};
 use crate::postfix::parameters::{Problems, Settings, Source};
@@ -103,7 +103,7 @@ fn serve(context: Arc<Context>, door: Door, retire: Option<Duration>) -> Result<
 /// Reads keys and certificates, which may be root's alone, and lie outside of a new root directory.
 fn open_secrets(mut settings: Settings) -> Result<Settings, PostfixError> {
     let protocol = settings.client.protocol;
-    let opened = Transport::clone(&settings.client).open_secrets();
+    let opened = open_for(&settings.client);
     let mut transport = opened.map_err(|wrong| {
         let sentences = wrong.into_iter().map(|wrong| format!("{protocol}_{wrong}"));
         all_told(&sentences.collect())
@@ -115,6 +115,23 @@ fn open_secrets(mut settings: Settings) -> Result<Settings, PostfixError> {
     settings.client = Arc::new(transport.clone());
     settings.config = settings.config.with_transport(transport);
     Ok(settings)
+}
+
+/// A transport with its files. A directory without authorities is nothing to stop for: distributions name one that may be
+/// empty, nobody is trusted because of it, and the level decides what that means.
+fn open_for(client: &Transport) -> Result<Transport, Vec<WrongSecret>> {
+    let protocol = client.protocol;
+    match client.clone().open_secrets() {
+        Err(wrong) if wrong.iter().all(|wrong| wrong.key == "tls_CApath") => {
+            for wrong in wrong {
+                log::warn!("{protocol}_{wrong}; nobody is trusted because of it");
+            }
+            let mut without = client.clone();
+            without.tls.ca_path = None;
+            without.open_secrets()
+        }
+        opened => opened,
+    }
 }
 
 /// All of them are told; the last one is why the service does not begin.
@@ -266,6 +283,9 @@ mod tests {
         let system = ("tls_append_default_CA", "yes");
         assert_eq!(trusted(&[]), Some(0));
         assert_eq!(trusted(&[file]), Some(1));
+        let nowhere = ("lmtp_tls_CApath", "/nonexistent");
+        assert_eq!(trusted(&[nowhere]), Some(0));
+        assert_eq!(trusted(&[nowhere, file]), Some(1));
         assert_eq!(trusted(&[system]), None);
         assert_eq!(trusted(&[file, system]), Some(1 + crate::config::system_roots().len()));
     }
