@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use lastmile::mail::Protocol;
 use lastmile::sink::{Handle, Listen, Script, Sink, SinkConfig, TlsConfig, TlsVersion};
 
 use super::client::{Client, Difference, Pair, both, ours_takes_part};
@@ -78,8 +79,14 @@ fn table(place: &Place, name: &str, lines: impl Iterator<Item = String>) -> Stri
 
 /// Sends each server its message, and gathers what became of it.
 fn play(place: &Place, client: Client, settings: Settings, peers: &[&Peer]) -> Observation {
-    let route = |settings: Settings, peer: &&Peer| settings.route(&peer.domain(), peer.nexthop());
-    let settings = peers.iter().fold(settings, route);
+    // Without brackets Postfix would look for MX records.
+    let nexthop = |peer: &Peer| match settings.esmtp {
+        true => format!("[{HOST}]:{}", peer.port()),
+        false => peer.nexthop(),
+    };
+    let nexthops: Vec<_> = peers.iter().map(|peer| (peer.domain(), nexthop(peer))).collect();
+    let route = |settings: Settings, (domain, nexthop): (String, String)| settings.route(&domain, nexthop);
+    let settings = nexthops.into_iter().fold(settings, route);
     let postfix = Postfix::start(place, client, settings);
     for peer in peers {
         submit(&postfix, &peer.name, &[&format!("u@{}", peer.domain())]);
@@ -337,6 +344,28 @@ fn fingerprints_stand_for_a_certificate_or_its_key() {
         ours: "",
         why: "a connection that is closed at once for its certificate is told of by the reason alone",
     }]);
+}
+
+/// The client for ESMTP, with what Debian's main.cf says.
+#[test]
+fn what_debian_says_of_tls_is_good_for_both() {
+    let pair = both(|client| {
+        let (place, certificates) = place();
+        let esmtp = |config: SinkConfig| SinkConfig { protocol: Protocol::Smtp, ..config };
+        let with_tls = |config| SinkConfig { tls: Some(shown(&certificates, Kind::Good)), ..esmtp(config) };
+        let peers = [Peer::start("tls", with_tls), Peer::start("plain", esmtp)];
+        let main = "smtp_tls_CApath=/etc/ssl/certs\nsmtp_tls_security_level=may\nsmtp_tls_loglevel = 1\n\
+                    smtp_tls_session_cache_database = btree:${data_directory}/smtp_scache\n\
+                    smtp_host_lookup = native\n";
+        let settings = Settings { esmtp: true, ..Settings::main(main) };
+        play(&place, client, settings, &peers.iter().collect::<Vec<_>>())
+    });
+    let Some(pair) = pair else { return };
+    pair.show("warnings", &["Untrusted TLS connection established to localhost[127.0.0.1]:PORT: TLSv1.3"]);
+    for name in ["tls", "plain"] {
+        pair.show(&format!("{name} log"), &["status=sent"]);
+    }
+    pair.agree();
 }
 
 /// Without `tls_append_default_CA` and without a file, nobody is trusted.
