@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
@@ -196,8 +196,8 @@ impl<'a> Postfix<'a> {
             routes.map(|(domain, nexthop)| format!("{domain} {SERVICE}:{nexthop}\n")).collect();
         // What goes back to a sender is looked at, too: by a program that is not under test.
         let table = format!("{table}sender.example bounced:{}\n", self.notices.unix());
-        fs::write(self.path().join("transport"), table).unwrap();
-        fs::write(self.configuration().join("main.cf"), main).unwrap();
+        write_settled(&self.path().join("transport"), &table);
+        write_settled(&self.configuration().join("main.cf"), &main);
         fs::write(self.configuration().join("master.cf"), self.master_cf()).unwrap();
     }
 
@@ -479,6 +479,14 @@ impl Drop for Postfix<'_> {
             }
         }
     }
+}
+
+/// Writes a file that looks as if nobody had written to it for a minute: programs of Postfix wait for seconds where one was
+/// just written, in case somebody still writes.
+fn write_settled(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    let written = fs::File::options().append(true).open(path).unwrap();
+    written.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
 }
 
 /// Files in and below a directory.
