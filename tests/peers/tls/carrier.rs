@@ -72,7 +72,7 @@ impl Carrier {
         let authority = papers.authority.display();
         let site = Site::new(&format!(
             "default_transport = \"{nexthop}\"\nworkers = 1\nworkers_reserved = 0\n\
-             bounce_nexthop = \"local:unix:/nonexistent/lmtp\"\n\
+             bounce_nexthop = \"local:unix:/nonexistent/lmtp\"\nminimal_backoff_time = \"1s\"\n\
              [transport.{transport}]\ntls_CAfile = \"{authority}\"\ninet_protocols = \"ipv4\"\n\
              debug_peer_list = \"127.0.0.1\"\n{keys}"
         ));
