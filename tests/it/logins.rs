@@ -9,42 +9,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use lastmile::mail::Protocol;
-use lastmile::sink::{Handle, Listen, Script, Sink, SinkConfig, Store, TlsConfig, maildir_name};
+use lastmile::sink::SinkConfig;
 use rustix::process::Signal;
 
 use crate::common::agent::{SOON, Site};
 use crate::common::certificates::{Certificates, Kind};
-use crate::common::mailbox;
+use crate::tls::{Server, shown};
 
 const MESSAGE: &[u8] = b"Subject: s\n\nfor who may\n";
 /// Part of each password and token.
 const CANARY: &str = "canary";
 
-/// A server that takes mail from who has logged in, in this process.
-struct Server {
-    handle: Handle,
-    port: u16,
-    maildirs: PathBuf,
-}
-
-impl Server {
-    fn start(site: &Site, change: impl FnOnce(&mut SinkConfig)) -> Self {
-        let maildirs = tempfile::tempdir_in(site.path()).unwrap().keep();
-        let mut config = SinkConfig {
-            protocol: Protocol::Smtp,
-            store: Store::Maildir(maildirs.clone()),
-            logins: vec![("agent".to_owned(), format!("{CANARY}-one"))],
-            ..SinkConfig::new("inet:127.0.0.1:0".parse().unwrap())
-        };
-        change(&mut config);
-        let handle = Sink::start(config).unwrap();
-        let Listen::Tcp(address) = handle.addresses()[0] else { panic!("{:?}", handle.addresses()) };
-        Self { port: address.port(), handle, maildirs }
-    }
-
-    fn mail_of(&self, address: &str) -> usize {
-        mailbox::messages(&self.maildirs.join(maildir_name(&address.parse().unwrap()))).len()
-    }
+/// A server that takes mail from who has logged in.
+fn server(site: &Site, change: impl FnOnce(&mut SinkConfig)) -> Server {
+    Server::start_with(site, |config| {
+        config.protocol = Protocol::Smtp;
+        config.logins = vec![("agent".to_owned(), format!("{CANARY}-one"))];
+        change(config);
+    })
 }
 
 /// Writes a table that only its owner may read.
@@ -81,11 +63,11 @@ fn assert_secret_kept(site: &Site) {
 #[test]
 fn each_server_gets_its_own_password_and_who_has_none_is_not_asked() {
     let site = Site::new("");
-    let one = Server::start(&site, |_| {});
-    let two = Server::start(&site, |config| {
+    let one = server(&site, |_| {});
+    let two = server(&site, |config| {
         config.logins = vec![("other".to_owned(), format!("{CANARY}-two:with colon"))];
     });
-    let open = Server::start(&site, |config| config.logins.clear());
+    let open = server(&site, |config| config.logins.clear());
     write_passwords(
         &site,
         &format!(
@@ -118,7 +100,7 @@ fn each_server_gets_its_own_password_and_who_has_none_is_not_asked() {
 #[test]
 fn a_wrong_password_keeps_the_mail_and_rests_the_destination_until_it_is_mended() {
     let site = Site::new("");
-    let server = Server::start(&site, |_| {});
+    let server = server(&site, |_| {});
     let route = format!(
         "minimal_backoff_time = 1\nmaximal_backoff_time = 1\nqueue_run_delay = 1\n\
          notify_classes = [\"protocol\", \"resource\"]\ndefault_transport = \"smtp:localhost:{}\"\n",
@@ -147,12 +129,7 @@ fn a_wrong_password_keeps_the_mail_and_rests_the_destination_until_it_is_mended(
 fn a_password_goes_in_clear_to_nobody_and_over_tls_to_who_has_proved_who_it_is() {
     let site = Site::new("");
     let certificates = Certificates::make(&site.path().join("certificates"), &["localhost"]);
-    let plain_only = |config: &mut SinkConfig| {
-        let identity = certificates.of(Kind::Good);
-        config.tls = Some(TlsConfig::new(&identity.chain, &identity.key));
-        config.script = Script::parse("").unwrap();
-    };
-    let server = Server::start(&site, plain_only);
+    let server = server(&site, |config| config.tls = Some(shown(&certificates, Kind::Good)));
     write_passwords(&site, &format!("localhost agent:{CANARY}-one\n"));
     let authority = certificates.authority.display();
     let base = format!(
@@ -198,10 +175,7 @@ fn a_password_goes_in_clear_to_nobody_and_over_tls_to_who_has_proved_who_it_is()
 fn a_token_is_read_from_its_file_each_time() {
     let site = Site::new("");
     let certificates = Certificates::make(&site.path().join("certificates"), &["localhost"]);
-    let server = Server::start(&site, |config| {
-        let identity = certificates.of(Kind::Good);
-        config.tls = Some(TlsConfig::new(&identity.chain, &identity.key));
-    });
+    let server = server(&site, |config| config.tls = Some(shown(&certificates, Kind::Good)));
     let token = site.path().join("token");
     let write_token = |text: &str| {
         fs::write(&token, text).unwrap();
@@ -231,7 +205,7 @@ fn a_token_is_read_from_its_file_each_time() {
 #[test]
 fn a_server_that_no_longer_asks_for_the_login_gets_no_mail() {
     let site = Site::new("");
-    let server = Server::start(&site, |config| config.logins.clear());
+    let server = server(&site, |config| config.logins.clear());
     write_passwords(&site, &format!("localhost agent:{CANARY}-one\n"));
     let top = format!("queue_run_delay = 3600\ndefault_transport = \"smtp:localhost:{}\"\n", server.port);
     site.configure(&format!("{top}{}", keys(&site, "")));

@@ -9,6 +9,7 @@ mod kept;
 mod levels;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use lastmile::sink::{Handle, Listen, Script, Sink, SinkConfig, Store, TlsConfig, maildir_name};
 
@@ -24,32 +25,27 @@ fn certificates(site: &Site) -> Certificates {
     Certificates::make(&site.path().join("certificates"), &[HOST])
 }
 
-/// A server with a certificate, in this process.
-struct Server {
-    handle: Handle,
-    port: u16,
-    maildirs: std::path::PathBuf,
+/// A server on a port of its own, in this process.
+pub struct Server {
+    pub handle: Handle,
+    pub port: u16,
+    maildirs: PathBuf,
 }
 
 impl Server {
     /// Shows the certificate of that kind, and follows the script.
     fn start(site: &Site, certificates: &Certificates, kind: Kind, script: &str) -> Self {
-        Self::start_with(site, certificates, kind, script, |_| {})
+        Self::start_with(site, |config| {
+            config.tls = Some(shown(certificates, kind));
+            config.script = Script::parse(script).unwrap();
+        })
     }
 
-    fn start_with(
-        site: &Site,
-        certificates: &Certificates,
-        kind: Kind,
-        script: &str,
-        change: impl FnOnce(&mut SinkConfig),
-    ) -> Self {
-        let identity = certificates.of(kind);
+    /// Keeps its mail in the site's directory, and does otherwise as `change` says.
+    pub fn start_with(site: &Site, change: impl FnOnce(&mut SinkConfig)) -> Self {
         let maildirs = tempfile::tempdir_in(site.path()).unwrap().keep();
         let mut config = SinkConfig {
-            tls: Some(TlsConfig::new(&identity.chain, &identity.key)),
             store: Store::Maildir(maildirs.clone()),
-            script: Script::parse(script).unwrap(),
             ..SinkConfig::new("inet:127.0.0.1:0".parse().unwrap())
         };
         change(&mut config);
@@ -59,9 +55,15 @@ impl Server {
     }
 
     /// How many messages have come for an address.
-    fn mail_of(&self, address: &str) -> usize {
+    pub fn mail_of(&self, address: &str) -> usize {
         mailbox::messages(&self.maildirs.join(maildir_name(&address.parse().unwrap()))).len()
     }
+}
+
+/// What a server shows that has the certificate of that kind.
+pub fn shown(certificates: &Certificates, kind: Kind) -> TlsConfig {
+    let identity = certificates.of(kind);
+    TlsConfig::new(&identity.chain, &identity.key)
 }
 
 /// One transport for each level, with the same keys otherwise.

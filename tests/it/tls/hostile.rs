@@ -3,9 +3,9 @@
 use crate::common::agent::{SOON, Site};
 use crate::common::certificates::Kind;
 
-use lastmile::sink::{Extension, SinkConfig, TlsVersion};
+use lastmile::sink::{Extension, Script, SinkConfig, TlsVersion};
 
-use super::{MESSAGE, Server, certificates, transports};
+use super::{MESSAGE, Server, certificates, shown, transports};
 
 /// What somebody does; what becomes of mail where TLS may be done without, and where not.
 struct Trick {
@@ -99,7 +99,13 @@ fn nobody_gets_mail_in_clear_that_must_not_go_so_and_nobody_has_it_returned() {
     let certificates = certificates(&site);
     let servers: Vec<_> = TRICKS
         .iter()
-        .map(|trick| Server::start_with(&site, &certificates, Kind::Good, trick.script, trick.change))
+        .map(|trick| {
+            Server::start_with(&site, |config| {
+                config.tls = Some(shown(&certificates, Kind::Good));
+                config.script = Script::parse(trick.script).unwrap();
+                (trick.change)(config);
+            })
+        })
         .collect();
     let mut routes = "queue_run_delay = 3600\n[routes]\n".to_owned();
     let mut cases = Vec::new();
