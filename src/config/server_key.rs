@@ -33,6 +33,7 @@ impl ServerKey {
             return if is_path { Ok(Self::Socket(path.into())) } else { Err(bad()) };
         }
         if let Some(domain) = text.strip_prefix('.') {
+            let domain = without_root(domain);
             return if is_host_name(domain) {
                 Ok(Self::Below(domain.to_ascii_lowercase()))
             } else {
@@ -65,7 +66,7 @@ impl ServerKey {
             Server::Tcp { host, port } => (host, *port),
         };
         let is_address = host.parse::<IpAddr>().is_ok();
-        let host = canonical(host).unwrap_or_else(|| host.to_lowercase());
+        let host = canonical(host).unwrap_or_else(|| without_root(host).to_lowercase());
         let above = |name: &str| name.split_once('.').map(|(_, above)| above.to_owned());
         let first = if is_address { None } else { above(&host) };
         let parents = successors(first, |name| above(name)).map(Self::Below);
@@ -107,9 +108,18 @@ fn address(inner: &str) -> &str {
 
 fn canonical(host: &str) -> Option<String> {
     match host.parse::<IpAddr>() {
-        Ok(address) => Some(address.to_string()),
-        Err(_) => is_host_name(host).then(|| host.to_ascii_lowercase()),
+        // `::ffff:192.0.2.1` leads to 192.0.2.1.
+        Ok(address) => Some(address.to_canonical().to_string()),
+        Err(_) => {
+            let host = without_root(host);
+            is_host_name(host).then(|| host.to_ascii_lowercase())
+        }
     }
+}
+
+/// A name with a dot at its end is the same to DNS.
+fn without_root(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// A number, or a name of services(5).
@@ -137,6 +147,9 @@ mod tests {
             ("[mx.example.org]:25", "mx.example.org:25"),
             ("[mx.example.org]", "mx.example.org"),
             ("mx:smtp", "mx:25"),
+            ("mx.Example.org.:25", "mx.example.org:25"),
+            (".example.org.", ".example.org"),
+            ("[::ffff:192.0.2.1]", "[192.0.2.1]"),
             ("[192.0.2.1]", "[192.0.2.1]"),
             ("192.0.2.1:24", "[192.0.2.1]:24"),
             ("[2001:DB8:0::1]:24", "[2001:db8::1]:24"),
@@ -184,7 +197,13 @@ mod tests {
     fn the_closest_name_comes_first() {
         let keys = |server| ServerKey::of(&server).iter().map(ServerKey::to_string).collect::<Vec<_>>();
         assert_eq!(keys(tcp("a.b.Example", 25)), ["a.b.example:25", "a.b.example", ".b.example", ".example"]);
+        // What is asked of a server must not depend on a dot behind its name.
+        assert_eq!(
+            keys(tcp("mx.b.example.", 25)),
+            ["mx.b.example:25", "mx.b.example", ".b.example", ".example"]
+        );
         assert_eq!(keys(tcp("192.0.2.1", 24)), ["[192.0.2.1]:24", "[192.0.2.1]"]);
+        assert_eq!(keys(tcp("::ffff:192.0.2.1", 24)), ["[192.0.2.1]:24", "[192.0.2.1]"]);
         assert_eq!(keys(Server::Unix("/run/lmtp".into())), ["unix:/run/lmtp"]);
     }
 

@@ -16,7 +16,7 @@ use super::tap::Tap;
 use super::tls::{TlsError, TlsSessions, TlsStream};
 use crate::config::{TlsPolicy, Transport};
 use crate::mail::Server;
-use crate::smtp::{self, BadReply, Cause, Reply, parse_auth_reply, parse_reply};
+use crate::smtp::{self, BadReply, Cause, Redactor, Reply, parse_auth_reply, parse_reply};
 
 const READ_SIZE: usize = 4096;
 /// Octets written at once. The kernel cuts a write to a UNIX socket into packets, and each of them may wait as long as
@@ -40,6 +40,8 @@ pub struct Link {
     receive_timeout: Duration,
     send_timeout: Duration,
     tap: Tap,
+    /// What must not be shown of the peer's words.
+    redactor: Option<Redactor>,
 }
 
 /// How octets get to the peer.
@@ -68,7 +70,13 @@ impl Link {
             receive_timeout: Duration::ZERO,
             send_timeout: Duration::ZERO,
             tap,
+            redactor: None,
         }
+    }
+
+    /// Leaves out of replies, from now on, what must not be shown: some servers repeat what they have heard.
+    pub fn hide(&mut self, redactor: Option<Redactor>) {
+        self.redactor = redactor;
     }
 
     /// The other end.
@@ -120,7 +128,13 @@ impl Link {
 
     /// Lets be heard what was read and cannot be used.
     pub fn note_surplus(&mut self) {
-        self.tap.surplus(self.input.get(self.used..self.filled).unwrap_or_default());
+        let surplus = self.input.get(self.used..self.filled).unwrap_or_default();
+        match &self.redactor {
+            None => self.tap.surplus(surplus),
+            Some(redactor) => {
+                self.tap.surplus(redactor.redact(&String::from_utf8_lossy(surplus)).as_bytes());
+            }
+        }
     }
 
     /// Octets that can be written without the peer reading: half of the send buffer, since the kernel counts its
@@ -172,10 +186,20 @@ impl Link {
 
     /// A reply that has arrived whole already.
     pub fn buffered_reply(&mut self) -> Result<Option<Reply>, Cause> {
-        let Some((reply, length)) = parse_reply(self.unused()).map_err(Cause::BadReply)? else {
-            return Ok(None);
+        let parsed = parse_reply(self.unused());
+        let Some(redactor) = &self.redactor else {
+            let Some((reply, length)) = parsed.map_err(Cause::BadReply)? else { return Ok(None) };
+            self.tap.reply(&reply, &self.input[self.used..self.used + length]);
+            self.used += length;
+            return Ok(Some(reply));
         };
-        self.tap.reply(&reply, &self.input[self.used..self.used + length]);
+        let parsed = parsed.map_err(|bad| match bad {
+            BadReply::Syntax(text) => BadReply::Syntax(redactor.redact(&text)),
+            other => other,
+        });
+        let Some((mut reply, length)) = parsed.map_err(Cause::BadReply)? else { return Ok(None) };
+        reply.hide(|text| redactor.redact(text));
+        self.tap.shown_reply(reply.text());
         self.used += length;
         Ok(Some(reply))
     }

@@ -65,6 +65,19 @@ pub fn shake_hands(link: &mut Link, name: &str, opening: &mut Opening<'_>) -> Re
         .with_refusals(refusals(transport))
         .with_start_tls(start_tls(policy))
         .with_login(account, footing);
+    let result = converse(link, &mut handshake, &mut tls);
+    link.hide(handshake.into_redactor());
+    result
+}
+
+/// Does what the handshake says, until it is over.
+fn converse(
+    link: &mut Link,
+    handshake: &mut Handshake<'_>,
+    tls: &mut Tls<'_>,
+) -> Result<Capabilities, Failure> {
+    // TLS 1.3 is begun for us before the server has looked at our part of it.
+    let mut has_answered = false;
     loop {
         let stage = handshake.stage();
         let deadline = tls.deadline(stage);
@@ -72,7 +85,11 @@ pub fn shake_hands(link: &mut Link, name: &str, opening: &mut Opening<'_>) -> Re
             Stage::Auth => link.read_auth_reply(deadline, |reply| handshake.shown(reply)),
             _ => link.read_reply(deadline),
         };
-        let reply = reply.map_err(|cause| tls.broken(stage, cause))?;
+        let reply = reply.map_err(|cause| {
+            let tls_failed = !has_answered && link.tls().is_some() && is_refusal_of_tls(&cause);
+            Failure { tls_failed, ..tls.broken(stage, cause) }
+        })?;
+        has_answered = true;
         let written = match handshake.on_reply(&reply) {
             Next::Send(command) => write(link, &command, tls.deadline(handshake.stage())),
             Next::SendLine(line) => {
@@ -81,6 +98,7 @@ pub fn shake_hands(link: &mut Link, name: &str, opening: &mut Opening<'_>) -> Re
             Next::StartTls if link.has_surplus() => Err(BadReply::BehindStartTls.into()),
             Next::StartTls => {
                 let hello = handshake.secured(tls.start(link)?);
+                has_answered = false;
                 write(link, &hello, tls.deadline(Stage::Lhlo))
             }
             Next::Ready(offered) => {
@@ -98,6 +116,12 @@ pub fn shake_hands(link: &mut Link, name: &str, opening: &mut Opening<'_>) -> Re
         };
         written.map_err(|cause| tls.broken(stage, cause))?;
     }
+}
+
+/// Whether a server that says so instead of its first reply over TLS may have refused our part of the handshake: by an
+/// alert, as where it wants a certificate of ours, or without a word.
+fn is_refusal_of_tls(cause: &Cause) -> bool {
+    matches!(cause, Cause::LostConnection | Cause::Io(_))
 }
 
 /// Writes a command, with no reply due.

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 use crate::mail::Reason;
 pub use exchange::Exchange;
 pub use mechanism::known_mechanisms;
+pub use redact::Redactor;
 
 /// Something that nobody may read: wiped when it is dropped, and never printed.
 #[derive(Clone, PartialEq, Eq)]

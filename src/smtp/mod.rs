@@ -16,7 +16,7 @@ mod transaction;
 mod xforward;
 
 pub use auth::{
-    Answer, Credentials, Exchange, Line, Login, Proof, Secret, SecurityOptions, known_mechanisms,
+    Answer, Credentials, Exchange, Line, Login, Proof, Redactor, Secret, SecurityOptions, known_mechanisms,
 };
 pub use body::DotStuffing;
 pub use capabilities::Capabilities;

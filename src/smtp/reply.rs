@@ -229,6 +229,11 @@ impl Reply {
         self.text.replace('\n', " ")
     }
 
+    /// Puts another text in the place of the one that came: what must not be shown is left out of it.
+    pub fn hide(&mut self, hide: impl Fn(&str) -> String) {
+        self.text = hide(&self.text);
+    }
+
     /// The texts behind the codes, a line each.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.text.split('\n').map(|line| line.get(4..).unwrap_or(""))

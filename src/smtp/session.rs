@@ -5,7 +5,7 @@
 //! - Always true: what was offered before TLS is forgotten after it; where TLS or a login is asked for, no connection
 //!   without it is ever ready; none of this returns mail, but for the refusals that were asked for.
 
-use super::auth::{Answer, Credentials, Exchange, Line, Login, SecurityOptions};
+use super::auth::{Answer, Credentials, Exchange, Line, Login, Redactor, SecurityOptions};
 use super::capabilities::Capabilities;
 use super::command;
 use super::failure::{refused_start_tls, refused_to_talk};
@@ -84,6 +84,8 @@ pub struct Handshake<'a> {
     start_tls: StartTls,
     account: Option<Account<'a>>,
     footing: Footing,
+    /// Of a login that is over.
+    redactor: Option<Redactor>,
     awaited: Awaited,
 }
 
@@ -109,6 +111,7 @@ impl<'a> Handshake<'a> {
             start_tls: StartTls::default(),
             account: None,
             footing: Footing::default(),
+            redactor: None,
             awaited: Awaited::Greeting,
         }
     }
@@ -165,8 +168,14 @@ impl<'a> Handshake<'a> {
             (Awaited::StartTls(_), _) => Next::Refused(refused_start_tls(self.peer, reply)),
             (Awaited::Auth(mut exchange, offered), _) => match exchange.on_reply(reply) {
                 Answer::Send(line) => self.await_login(exchange, offered, line),
-                Answer::Accepted => Next::Ready(offered),
-                Answer::Refused(reason) => Next::Refused(reason),
+                Answer::Accepted => {
+                    self.redactor = Some(exchange.into_redactor());
+                    Next::Ready(offered)
+                }
+                Answer::Refused(reason) => {
+                    self.redactor = Some(exchange.into_redactor());
+                    Next::Refused(reason)
+                }
             },
         }
     }
@@ -178,6 +187,14 @@ impl<'a> Handshake<'a> {
             Awaited::Greeting | Awaited::Hello | Awaited::Helo | Awaited::StartTls(_) => {
                 reply.text().to_owned()
             }
+        }
+    }
+
+    /// What must not be shown of the server's words from now on, if we have tried to log in.
+    pub fn into_redactor(self) -> Option<Redactor> {
+        match self.awaited {
+            Awaited::Auth(exchange, _) => Some(exchange.into_redactor()),
+            Awaited::Greeting | Awaited::Hello | Awaited::Helo | Awaited::StartTls(_) => self.redactor,
         }
     }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use lastmile::mail::Protocol;
-use lastmile::sink::SinkConfig;
+use lastmile::sink::{Script, SinkConfig};
 use rustix::process::Signal;
 
 use crate::common::agent::{SOON, Site};
@@ -19,6 +19,8 @@ use crate::tls::{Server, shown};
 const MESSAGE: &[u8] = b"Subject: s\n\nfor who may\n";
 /// Part of each password and token.
 const CANARY: &str = "canary";
+/// What PLAIN makes of `agent` and `canary-one`.
+const PLAIN_RESPONSE: &str = "AGFnZW50AGNhbmFyeS1vbmU";
 
 /// A server that takes mail from who has logged in.
 fn server(site: &Site, change: impl FnOnce(&mut SinkConfig)) -> Server {
@@ -53,10 +55,12 @@ fn keys(site: &Site, more: &str) -> String {
 /// Nothing that the agent has written repeats a secret.
 #[track_caller]
 fn assert_secret_kept(site: &Site) {
-    assert!(!site.log().contains(CANARY), "{}", site.log());
-    for file in site.files() {
-        let octets = fs::read(site.queue().join(&file)).unwrap_or_default();
-        assert!(memchr::memmem::find(&octets, CANARY.as_bytes()).is_none(), "{file}");
+    for secret in [CANARY, PLAIN_RESPONSE] {
+        assert!(!site.log().contains(secret), "{secret}: {}", site.log());
+        for file in site.files() {
+            let octets = fs::read(site.queue().join(&file)).unwrap_or_default();
+            assert!(memchr::memmem::find(&octets, secret.as_bytes()).is_none(), "{secret}: {file}");
+        }
     }
 }
 
@@ -214,5 +218,50 @@ fn a_server_that_no_longer_asks_for_the_login_gets_no_mail() {
     let line = site.wait_for_line(&["to=<b@y.example>", "status=deferred"], SOON);
     assert!(line.contains("it does not offer AUTH, and a login is configured for it"), "{line}");
     assert_eq!(server.handle.counts().messages, 0);
+    agent.stop();
+}
+
+#[test]
+fn what_a_server_repeats_of_a_login_reaches_nobody() {
+    let site = Site::new("");
+    let certificates = Certificates::make(&site.path().join("certificates"), &["localhost"]);
+    let repeats = format!("your last good command was AUTH PLAIN {PLAIN_RESPONSE}= with {CANARY}-one");
+    let script = format!(
+        "mail *@b.example 550 5.7.1 {repeats}\nmail *@g.example garbage {repeats}\nauth after 2 535 5.7.8 {repeats}\n"
+    );
+    let server = server(&site, |config| {
+        config.tls = Some(shown(&certificates, Kind::Good));
+        config.script = Script::parse(&script).unwrap();
+        // The third login is refused.
+        config.transaction_limit = Some(1);
+    });
+    write_passwords(&site, &format!("localhost agent:{CANARY}-one\n"));
+    // Bounces and notices stay in the queue.
+    let top = format!(
+        "workers = 1\nqueue_run_delay = 3600\nnotify_classes = [\"protocol\", \"bounce\"]\n\
+         bounce_nexthop = \"unix:/nonexistent/socket\"\ndefault_transport = \"smtp:localhost:{}\"\n",
+        server.port
+    );
+    let more = format!(
+        "tls_security_level = \"secure\"\ntls_CAfile = \"{}\"\nsasl_mechanism_filter = \"PLAIN\"\n\
+         debug_peer_list = \"localhost\"\n",
+        certificates.authority.display()
+    );
+    site.configure(&format!("{top}{}", keys(&site, &more)));
+    let agent = site.start_agent_with(&[("RUST_LOG", "trace")]);
+    for (sender, fate) in [
+        ("a@b.example", "status=bounced (host localhost[127.0.0.1] said: 550 5.7.1 your last good"),
+        ("a@g.example", "which is no SMTP reply"),
+        (
+            "a@c.example",
+            "SASL authentication failed; server localhost[127.0.0.1] said: 535 5.7.8 your last good",
+        ),
+    ] {
+        site.sendmail(&["-f", sender, "r@y.example"], MESSAGE);
+        let line = site.wait_for_line(&["to=<r@y.example>", fate], SOON);
+        assert!(line.contains("[...]"), "{line}");
+    }
+    assert!(site.files().iter().any(|file| file.contains("active/") || file.contains("deferred/")));
+    assert_secret_kept(&site);
     agent.stop();
 }

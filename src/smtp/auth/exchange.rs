@@ -215,6 +215,11 @@ impl Exchange {
         }
     }
 
+    /// What must not be shown of the server's words, now and later.
+    pub fn into_redactor(self) -> Redactor {
+        self.redactor
+    }
+
     /// A reply of this exchange as transcripts and logs may show it, a line for each of its own. A challenge is hidden too:
     /// with SCRAM's, a password can be guessed by trying a dictionary.
     pub fn shown(&self, reply: &Reply) -> String {
@@ -246,7 +251,7 @@ fn bare(name: &str) -> Line {
 }
 
 /// `message` in base64, in a buffer that never grew and left a copy.
-fn encoded(message: &[u8]) -> Zeroizing<Vec<u8>> {
+pub(super) fn encoded(message: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(vec![0; message.len().div_ceil(3) * 4]);
     // The size is exact, so that this writes all of it.
     if let Ok(length) = STANDARD.encode_slice(message, &mut text) {

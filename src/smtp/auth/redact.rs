@@ -1,12 +1,16 @@
 //! What a server says, without what it says of our secrets.
 //!
-//! - Owns: finding a password, a token or a response in a server's words: some repeat the command that they refuse.
+//! - Owns: finding a password, a token or a response in a server's words: some repeat the command that they refuse, or the
+//!   last one that they understood.
 //! - Leaves to others: where the words go.
 //! - Always true: what is remembered is wiped in the end.
+
+use std::fmt;
 
 use zeroize::Zeroizing;
 
 use super::Secret;
+use super::exchange::encoded;
 
 /// What stands for a secret.
 pub(super) const HIDDEN: &str = "[...]";
@@ -15,9 +19,9 @@ const SECRET_SIZE_MIN: usize = 4;
 /// Octets of the shortest piece of a response that is looked for. Less tells nothing that matters.
 const PIECE_SIZE_MIN: usize = 8;
 
-/// What must not be shown.
+/// What must not be shown of a server's words, in the login and after it.
 #[derive(Default)]
-pub(super) struct Redactor {
+pub struct Redactor {
     secret: Option<Secret>,
     /// Responses as they were sent, in base64.
     sent: Vec<Zeroizing<Vec<u8>>>,
@@ -25,7 +29,8 @@ pub(super) struct Redactor {
 
 impl Redactor {
     pub(super) fn new(secret: Option<&Secret>) -> Self {
-        Self { secret: secret.cloned(), sent: Vec::new() }
+        let encoded = secret.map(|secret| encoded(secret.expose().as_bytes()));
+        Self { secret: secret.cloned(), sent: encoded.into_iter().collect() }
     }
 
     /// Remembers a response. There are no more of them than steps in an exchange.
@@ -40,7 +45,7 @@ impl Redactor {
 
     /// `text` without secrets and responses; of these also without pieces, in whatever case: servers cut what they repeat,
     /// and some make it upper case.
-    pub(super) fn redact(&self, text: &str) -> String {
+    pub fn redact(&self, text: &str) -> String {
         let secret =
             self.secret.as_ref().map(Secret::expose).filter(|secret| secret.len() >= SECRET_SIZE_MIN);
         let text = secret.map_or_else(|| text.to_owned(), |secret| text.replace(secret, HIDDEN));
@@ -64,6 +69,12 @@ impl Redactor {
     }
 }
 
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Redactor { .. }")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +87,7 @@ mod tests {
         for (text, shown) in [
             ("535 5.7.8 Authentication failed.", "535 5.7.8 Authentication failed."),
             ("535 no \"tanstaaf\" for tim", "535 no \"[...]\" for tim"),
+            ("535 no dGFuc3RhYWY= for tim", "535 no [...] for tim"),
             ("502 what is AUTH PLAIN AHRpbQB0YW5zdGFhZg==?", "502 what is AUTH PLAIN [...]?"),
             ("502 what is AUTH PLAIN AHRpbQB0YW5", "502 what is AUTH PLAIN [...]"),
             ("502 AUTH PLAIN AHRPBQB0YW5ZDGFHZG== ä", "502 AUTH PLAIN [...] ä"),
