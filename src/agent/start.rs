@@ -347,7 +347,9 @@ impl ServiceManager {
 fn warn_if_bounces_go_nowhere(config: &Config) {
     let destination = config.bounce_destination();
     let Some(transport) = config.transport(destination.transport()) else { return };
-    if let Err(reason) = net::answers(destination, transport, &config.myhostname) {
+    // No password is sent for a mere look: a wrong one would count against us.
+    let transport = transport.without_login();
+    if let Err(reason) = net::answers(destination, &transport, &config.myhostname) {
         log::warn!("bounces would go to {destination}, where nothing is ready for mail: {}", reason.text);
     }
 }

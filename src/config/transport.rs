@@ -101,6 +101,14 @@ impl Transport {
         if names_recipient { 1 } else { self.destination_recipient_limit }
     }
 
+    /// The same transport, which does not log in.
+    #[must_use]
+    pub fn without_login(&self) -> Self {
+        let mut transport = self.clone();
+        transport.sasl.auth_enable = false;
+        transport
+    }
+
     /// How long `stage` may take.
     pub fn timeout_at(&self, stage: Stage) -> Timeout {
         let usual = self.timeouts.at(stage);

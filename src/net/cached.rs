@@ -480,7 +480,7 @@ fn without_connection(
             observer.settled(not_delivered(pending, &reason));
             Delivered::Reached
         }
-        NotConnected::Failed { reason, connected } => {
+        NotConnected::Failed { reason, connected, .. } => {
             if !is_alive && reason.status.class() == 4 {
                 observer.destination_failed(&reason);
             }

@@ -15,7 +15,7 @@ use super::content::Content;
 use super::link::Link;
 use super::peer::Peer;
 use super::progress::Progress;
-use super::shake_hands::{Opening, say_quit, shake_hands};
+use super::shake_hands::{Failure, Opening, say_quit, shake_hands};
 use super::tap::Tap;
 use super::transcript::Transcript;
 use crate::config::Transport;
@@ -60,6 +60,8 @@ pub struct NotReady {
     pub reason: Reason,
     /// It was ready as far as that goes without TLS, and the TLS handshake failed.
     pub tls_failed: bool,
+    /// It does not take our login.
+    pub login_failed: bool,
     /// What was said until then.
     pub transcript: Transcript,
 }
@@ -94,7 +96,8 @@ impl Connection {
             Err(failure) => {
                 link.note_surplus();
                 let transcript = std::mem::take(link.tap().transcript());
-                Err(Box::new(NotReady { reason: failure.reason, tls_failed: failure.tls_failed, transcript }))
+                let Failure { reason, tls_failed, login_failed } = failure;
+                Err(Box::new(NotReady { reason, tls_failed, login_failed, transcript }))
             }
         }
     }

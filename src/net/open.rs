@@ -38,17 +38,19 @@ pub enum NotConnected {
         reason: Reason,
         /// That server, if it could be connected to, and was not ready for mail then.
         connected: Option<Peer>,
+        /// It does not take our login.
+        login_failed: bool,
     },
 }
 
 impl NotConnected {
     pub(super) fn unreachable(reason: Reason) -> Self {
-        Self::Failed { reason, connected: None }
+        Self::Failed { reason, connected: None, login_failed: false }
     }
 
     /// Whether no other server need be asked: this one has refused the mail for good.
     fn decides_for_all(&self) -> bool {
-        matches!(self, Self::Failed { reason, connected: Some(_) } if reason.status.class() == 5)
+        matches!(self, Self::Failed { reason, connected: Some(_), .. } if reason.status.class() == 5)
     }
 
     /// Why, in words.
@@ -108,11 +110,14 @@ fn first_ready<'a>(
     let mut last: Option<NotConnected> = None;
     // How many addresses of which server were spoken to.
     let (mut spoken_to, mut sessions) = (None, 0);
+    // A password that one address of a server refuses is wrong at the others, too; and who tries it often is locked out.
+    let mut unwelcome_at = None;
     for Candidate { place, server, peer } in candidates {
         if spoken_to != Some(place) {
             (spoken_to, sessions) = (Some(place), 0);
         }
-        if transport.habits.session_limit.is_some_and(|limit| sessions >= limit.max(1)) {
+        let has_enough = transport.habits.session_limit.is_some_and(|limit| sessions >= limit.max(1));
+        if has_enough || unwelcome_at == Some(place) {
             continue;
         }
         let socket = peer.map_err(NotConnected::unreachable).and_then(|peer| {
@@ -132,6 +137,9 @@ fn first_ready<'a>(
             }
             Err(failure) => {
                 let decides = failure.decides_for_all();
+                if matches!(failure, NotConnected::Failed { login_failed: true, .. }) {
+                    unwelcome_at = Some(place);
+                }
                 note(&mut last, failure, &mut |reason| observer.note(&reason.text));
                 if decides {
                     break;
@@ -155,7 +163,8 @@ fn start(
     caller: &mut Caller<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Connection, NotConnected> {
-    let unusable = |reason| NotConnected::Failed { reason, connected: Some(peer.clone()) };
+    let unusable =
+        |reason| NotConnected::Failed { reason, connected: Some(peer.clone()), login_failed: false };
     let discard = observer.keywords_to_discard(peer).map_err(|error| {
         let text = format!("local data error while talking to {}: {error}", peer.name());
         unusable(Reason::local(EnhancedStatus::new(4, 3, 0), text))
@@ -189,12 +198,12 @@ fn start(
         started = Connection::start(connect(peer, transport, observer)?, peer.clone(), &mut opening, tap());
     }
     let connection = started.map_err(|failure| {
-        let NotReady { reason, transcript, .. } = *failure;
+        let NotReady { reason, transcript, login_failed, .. } = *failure;
         if is_about_protocol(&reason) {
             observer.protocol_error(&reason.text);
             observer.conversation(&transcript);
         }
-        unusable(reason)
+        NotConnected::Failed { reason, connected: Some(peer.clone()), login_failed }
     })?;
     if let Some(security) = connection.security().filter(|_| transport.habits.tls_log) {
         observer.secured(&security);

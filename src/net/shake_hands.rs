@@ -45,11 +45,13 @@ pub struct Failure {
     pub reason: Reason,
     /// The TLS handshake failed, and nothing else.
     pub tls_failed: bool,
+    /// Our login was refused.
+    pub login_failed: bool,
 }
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self { reason, tls_failed: false }
+        Self { reason, tls_failed: false, login_failed: false }
     }
 }
 
@@ -111,7 +113,7 @@ fn converse(
                 if !reply.is_closing() {
                     let _ = say_quit(link);
                 }
-                return Err(reason.into());
+                return Err(Failure { login_failed: stage == Stage::Auth, ..reason.into() });
             }
         };
         written.map_err(|cause| tls.broken(stage, cause))?;
@@ -198,21 +200,21 @@ impl Tls<'_> {
         match error {
             TlsError::Handshake(what) => {
                 let text = format!("Cannot start TLS with {}: handshake failure: {what}", self.name);
-                Failure { reason: reason(text), tls_failed: true }
+                Failure { tls_failed: true, ..reason(text).into() }
             }
             TlsError::Certificate(what) => {
                 // The server has done nothing wrong that it knows of.
                 let _ = say_quit(link);
-                Failure { reason: reason(format!("{what} (host {})", self.name)), tls_failed: false }
+                reason(format!("{what} (host {})", self.name)).into()
             }
             TlsError::TimedOut => {
                 let text = format!("Cannot start TLS with {}: the handshake timed out", self.name);
-                Failure { reason: reason(text), tls_failed: true }
+                Failure { tls_failed: true, ..reason(text).into() }
             }
             TlsError::LostConnection => {
                 let text =
                     format!("Cannot start TLS with {}: lost connection during the handshake", self.name);
-                Failure { reason: reason(text), tls_failed: true }
+                Failure { tls_failed: true, ..reason(text).into() }
             }
         }
     }

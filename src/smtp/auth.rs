@@ -125,12 +125,18 @@ pub struct Login<'a> {
 }
 
 /// A line for the server, CRLF included, and the same as it may be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Line {
     /// What is written.
     pub octets: Zeroizing<Vec<u8>>,
     /// What transcripts and logs get instead: one line without its end.
     pub shown: String,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Line({:?})", self.shown)
+    }
 }
 
 /// What to do after a reply of an exchange.

@@ -265,3 +265,35 @@ fn what_a_server_repeats_of_a_login_reaches_nobody() {
     assert_secret_kept(&site);
     agent.stop();
 }
+
+#[test]
+fn the_dialogue_that_a_command_shows_has_no_password_in_it() {
+    let site = Site::new("");
+    let certificates = Certificates::make(&site.path().join("certificates"), &["localhost"]);
+    let echo = format!("auth times 1 garbage AUTH PLAIN {PLAIN_RESPONSE}=\n");
+    let unfinished = format!("auth times 1 partial 502 what is AUTH PLAIN {PLAIN_RESPONSE}\n");
+    for (script, said) in [
+        (String::new(), "S: 235 "),
+        (echo, "which is no SMTP reply"),
+        (unfinished, "S: 502 what is AUTH PLAIN [...]"),
+        (format!("auth inject 500 what is {PLAIN_RESPONSE}=\n"), "S: 500 what is [...]"),
+    ] {
+        let server = server(&site, |config| {
+            config.tls = Some(shown(&certificates, Kind::Good));
+            config.script = Script::parse(&script).unwrap();
+        });
+        write_passwords(&site, &format!("localhost agent:{CANARY}-one\n"));
+        let more = format!(
+            "tls_security_level = \"secure\"\ntls_CAfile = \"{}\"\nsasl_mechanism_filter = \"PLAIN\"\n\
+             lhlo_timeout = 1\n",
+            certificates.authority.display()
+        );
+        site.configure(&keys(&site, &more));
+        let to = format!("localhost:{}", server.port);
+        let arguments = ["sendmail", "--esmtp", &to, "--dump", "-f", "a@x.example", "b@y.example"];
+        let output = site.run(&arguments, MESSAGE);
+        let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(shown.contains("C: AUTH PLAIN [...]") && shown.contains(said), "{script}{shown}");
+        assert!(!shown.contains(CANARY) && !shown.contains(PLAIN_RESPONSE), "{script}{shown}");
+    }
+}

@@ -119,6 +119,11 @@ impl Secrets {
         Some(&self.held.as_ref()?.identity.as_ref()?.value)
     }
 
+    /// By what two of them can be told apart; nothing secret.
+    pub fn identity_mark(&self) -> Option<[u8; 32]> {
+        Some(self.held.as_ref()?.identity.as_ref()?.digest)
+    }
+
     /// Whom we are to `server`; `None`: there is no entry for it. A token is read from its file each time. The error names
     /// that file and what is wrong with it.
     pub fn credentials(&self, server: &Server) -> Result<Option<Credentials>, String> {

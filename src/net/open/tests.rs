@@ -175,9 +175,9 @@ fn a_busy_server_in_the_list_makes_the_batch_wait() {
     }
 }
 
-/// Offers STARTTLS and a login, and closes the connection in place of the TLS handshake. Where it listens, and how often
-/// it was connected to.
-fn breaking_handshakes() -> (SocketAddr, Arc<AtomicUsize>) {
+/// Offers STARTTLS and a login. It closes the connection in place of the TLS handshake, and refuses each login. Where it
+/// listens, and how often it was connected to.
+fn breaking_handshakes(offer: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let count = Arc::new(AtomicUsize::new(0));
@@ -188,17 +188,16 @@ fn breaking_handshakes() -> (SocketAddr, Arc<AtomicUsize>) {
             counter.fetch_add(1, Ordering::SeqCst);
             stream.write_all(b"220 peer.example\r\n").unwrap();
             for line in BufReader::new(stream.try_clone().unwrap()).lines() {
-                match line.unwrap_or_default().as_str() {
-                    "STARTTLS" => {
-                        stream.write_all(b"220 go ahead\r\n").unwrap();
-                        break;
-                    }
-                    line if line.starts_with("LHLO ") => {
-                        stream
-                            .write_all(b"250-peer.example\r\n250-STARTTLS\r\n250 AUTH CRAM-MD5\r\n")
-                            .unwrap();
-                    }
+                let line = line.unwrap_or_default();
+                let (reply, is_last) = match line.split(' ').next() {
+                    Some("STARTTLS") => ("220 go ahead\r\n", true),
+                    Some("LHLO") => (offer, false),
+                    Some("AUTH") => ("535 5.7.8 no\r\n", false),
                     _ => break,
+                };
+                stream.write_all(reply.as_bytes()).unwrap();
+                if is_last {
+                    break;
                 }
             }
         }
@@ -206,18 +205,38 @@ fn breaking_handshakes() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, count)
 }
 
+/// A transport that has a login for the server.
+fn transport_with_login(level: TlsLevel) -> Transport {
+    let mut transport = transport();
+    transport.tls.security_level = Some(level);
+    transport.sasl.auth_enable = true;
+    let server = Server::Tcp { host: "mx.example".into(), port: NonZeroU16::MIN };
+    let password = crate::smtp::Proof::Password(crate::smtp::Secret::new("secret".to_owned()));
+    let credentials = Credentials { username: "user".to_owned(), proof: password };
+    transport.secrets = transport.secrets.with_credentials(vec![(server, credentials)]);
+    transport
+}
+
+#[test]
+fn a_refused_password_is_not_tried_at_each_address_of_the_server() {
+    let (address, count) = breaking_handshakes("250-peer.example\r\n250 AUTH CRAM-MD5\r\n");
+    let (other, came) = refusing("451 4.3.2 busy");
+    let (same, next) = (address.to_string(), other.to_string());
+    let candidates = [(0, same.clone()), (0, same.clone()), (0, same), (1, next)];
+    let mut told = Told::default();
+    let failure = first_of(&candidates, &transport_with_login(TlsLevel::None), &mut told).unwrap_err();
+    assert!(told.notes[0].contains("said: 535 5.7.8 no"), "{:?}", told.notes);
+    assert!(failure.reason().text.contains("451 4.3.2 busy"), "{}", failure.reason().text);
+    assert_eq!((count.load(Ordering::SeqCst), came.load(Ordering::SeqCst)), (1, 1));
+}
+
 #[test]
 fn where_tls_fails_mail_may_go_in_clear_but_no_login_does() {
     for with_login in [false, true] {
-        let (address, count) = breaking_handshakes();
-        let mut transport = transport();
-        transport.tls.security_level = Some(TlsLevel::May);
-        transport.sasl.auth_enable = true;
-        let server = Server::Tcp { host: "mx.example".into(), port: NonZeroU16::MIN };
-        let password = crate::smtp::Proof::Password(crate::smtp::Secret::new("secret".to_owned()));
-        let credentials = Credentials { username: "user".to_owned(), proof: password };
-        let given = if with_login { vec![(server, credentials)] } else { Vec::new() };
-        transport.secrets = transport.secrets.with_credentials(given);
+        let offer = "250-peer.example\r\n250-STARTTLS\r\n250 AUTH CRAM-MD5\r\n";
+        let (address, count) = breaking_handshakes(offer);
+        let mut transport = transport_with_login(TlsLevel::May);
+        transport.sasl.auth_enable = with_login;
         let mut told = Told::default();
         let connection = first_of(&[(0, address.to_string())], &transport, &mut told);
         assert_eq!(connection.is_err(), with_login);

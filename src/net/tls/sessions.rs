@@ -2,7 +2,7 @@
 //!
 //! - Owns: rustls's configurations, which connection may use which, what name a handshake asks for.
 //! - Leaves to others: the handshake (`handshake`), whom it has led to (`verify`), keys and certificates (`config`).
-//! - Always true: sessions of one server are offered to no other, and none outlives the secrets it was begun with.
+//! - Always true: sessions of one server are offered to no other, and none outlives the certificate that we have shown.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -42,12 +42,13 @@ struct Known {
     config: Arc<ClientConfig>,
 }
 
-/// Everything that has a say in a handshake. The level has none: the certificate is judged afterwards.
+/// Everything that has a say in a handshake. Level and authorities have none: the certificate is judged afterwards.
 #[derive(Debug, PartialEq, Eq)]
 struct By {
     transport: TransportName,
     server: Server,
-    secrets: Secrets,
+    /// The certificate that we show.
+    identity: Option<[u8; 32]>,
     servername: TlsServerName,
     protocols: TlsProtocols,
 }
@@ -81,13 +82,15 @@ impl TlsSessions {
         let by = By {
             transport: transport.name.clone(),
             server: server.clone(),
-            secrets: transport.secrets.clone(),
+            identity: transport.secrets.identity_mark(),
             servername: policy.servername.clone(),
             protocols: policy.protocols,
         };
+        // What a configuration of before has shown is nobody's any more.
+        self.known.retain(|known| known.by.transport != by.transport || known.by.identity == by.identity);
         let known = match self.known.iter().position(|known| known.by == by) {
             Some(at) => self.known.remove(at),
-            None => Known { config: client_config(&by)?, by },
+            None => Known { config: client_config(&by, &transport.secrets)?, by },
         };
         if self.known.len() >= SERVERS_MAX {
             self.known.remove(0);
@@ -98,7 +101,7 @@ impl TlsSessions {
     }
 }
 
-fn client_config(by: &By) -> Result<Arc<ClientConfig>, TlsError> {
+fn client_config(by: &By, secrets: &Secrets) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(SignaturesOnly::new(provider.signature_verification_algorithms));
     let builder = ClientConfig::builder_with_provider(provider as Arc<CryptoProvider>)
@@ -106,7 +109,7 @@ fn client_config(by: &By) -> Result<Arc<ClientConfig>, TlsError> {
         .map_err(|error| TlsError::Handshake(words::broken(&error)))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match by.secrets.identity() {
+    let mut config = match secrets.identity() {
         Some(identity) => {
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.clone())))
         }

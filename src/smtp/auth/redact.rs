@@ -43,8 +43,8 @@ impl Redactor {
         self.sent.extend(other.sent);
     }
 
-    /// `text` without secrets and responses; of these also without pieces, in whatever case: servers cut what they repeat,
-    /// and some make it upper case.
+    /// `text` without secrets, and without words that hold a response or a piece of one, in whatever case: servers cut what
+    /// they repeat, glue it to other words, and some make it upper case.
     pub fn redact(&self, text: &str) -> String {
         let secret =
             self.secret.as_ref().map(Secret::expose).filter(|secret| secret.len() >= SECRET_SIZE_MIN);
@@ -54,18 +54,19 @@ impl Redactor {
         while let Some(c) = rest.chars().next() {
             let end = rest.find(|c| !is_base64(c)).unwrap_or(rest.len());
             let (word, behind) = rest.split_at(if end == 0 { c.len_utf8() } else { end });
-            shown.push_str(if self.was_sent(word.as_bytes()) { HIDDEN } else { word });
+            shown.push_str(if self.has_piece(word.as_bytes()) { HIDDEN } else { word });
             rest = behind;
         }
         shown
     }
 
-    fn was_sent(&self, word: &[u8]) -> bool {
-        let has = |all: &[u8], piece: &[u8]| {
-            piece.len() >= PIECE_SIZE_MIN
-                && all.windows(piece.len()).any(|window| window.eq_ignore_ascii_case(piece))
+    fn has_piece(&self, word: &[u8]) -> bool {
+        let is_sent = |piece: &[u8]| {
+            self.sent
+                .iter()
+                .any(|sent| sent.windows(PIECE_SIZE_MIN).any(|window| window.eq_ignore_ascii_case(piece)))
         };
-        self.sent.iter().any(|sent| has(sent, word) || has(word, sent))
+        word.windows(PIECE_SIZE_MIN).any(is_sent)
     }
 }
 
@@ -92,6 +93,7 @@ mod tests {
             ("502 what is AUTH PLAIN AHRpbQB0YW5", "502 what is AUTH PLAIN [...]"),
             ("502 AUTH PLAIN AHRPBQB0YW5ZDGFHZG== ä", "502 AUTH PLAIN [...] ä"),
             ("502 <xxAHRpbQB0YW5zdGFhZg==xx>", "502 <[...]>"),
+            ("501 5.5.2 bad: arg=AHRpbQB0YW5", "501 5.5.2 bad: [...]"),
             ("", ""),
         ] {
             assert_eq!(redactor.redact(text), shown);

@@ -68,7 +68,7 @@ fn a_resumed_session_brings_no_trust_along() {
 }
 
 #[test]
-fn a_session_is_for_one_server_and_one_set_of_secrets() {
+fn a_session_is_for_one_server_and_one_certificate_of_ours() {
     let root = authority("root");
     let config = Arc::new(issued(&params("mx", &[HOST]), &root).server(&[&TLS13]));
     let trusted = || roots(&[root.der()]);
@@ -78,18 +78,22 @@ fn a_session_is_for_one_server_and_one_set_of_secrets() {
     assert!(!attempt(&mut sessions, &config, &tcp(HOST), &transport, &level).0);
     let other_port = Server::Tcp { host: HOST.into(), port: 26.try_into().unwrap() };
     let read_again = Transport { secrets: Secrets::for_tests(1, trusted(), None), ..transport.clone() };
-    let changed = Transport { secrets: Secrets::for_tests(2, trusted(), None), ..transport.clone() };
+    let trusting_others = Transport { secrets: Secrets::for_tests(2, trusted(), None), ..transport.clone() };
+    let ours = Some(issued(&params("client", &["client.example.org"]), &root).identity());
+    let changed = Transport { secrets: Secrets::for_tests(3, trusted(), ours), ..transport.clone() };
     let renamed = Transport { name: "other".parse().unwrap(), ..transport.clone() };
     let nameless = TlsPolicy { servername: &TlsServerName::None, ..level };
     let newest = TlsPolicy { protocols: TlsProtocols { v1_2: false, v1_3: true }, ..level };
     for (what, server, transport, policy, resumed) in [
         ("another port", &other_port, &transport, &level, false),
         ("another host", &tcp("mx2.example.org"), &transport, &level, false),
-        ("another secret", &tcp(HOST), &changed, &level, false),
         ("another transport", &tcp(HOST), &renamed, &level, false),
         ("another name", &tcp(HOST), &transport, &nameless, false),
         ("other versions", &tcp(HOST), &transport, &newest, false),
         ("read again, and the same", &tcp(HOST), &read_again, &level, true),
+        ("other authorities, by which it is judged anew", &tcp(HOST), &trusting_others, &level, true),
+        ("another certificate of ours", &tcp(HOST), &changed, &level, false),
+        ("as before, which is forgotten", &tcp(HOST), &transport, &level, false),
     ] {
         assert_eq!(attempt(&mut sessions, &config, server, transport, policy).0, resumed, "{what}");
     }
