@@ -158,6 +158,13 @@ fn add(logins: &mut BTreeMap<ServerKey, Login>, line: usize, text: &str) -> Resu
 
 /// `username:password`, `username:token-file:/PATH`, `username:` or `:`.
 fn login(line: usize, value: &str) -> Result<Login, String> {
+    // Taken as they are, these would be part of a name or password that no server knows.
+    if value.starts_with('=') {
+        return Err("has = behind the server: only blanks stand before username:password".to_owned());
+    }
+    if value.len() > 1 && value.starts_with('"') && value.ends_with('"') {
+        return Err("has double quotes around name and password, where none are needed".to_owned());
+    }
     let (username, proof) = value.split_once(':').ok_or("has no colon: username:password is needed")?;
     if value.contains(|c: char| c.is_control() && c != '\t') {
         return Err("has a control character".to_owned());
@@ -168,6 +175,11 @@ fn login(line: usize, value: &str) -> Result<Login, String> {
     let proof = match proof.strip_prefix("token-file:") {
         _ if proof.is_empty() => StoredProof::Certificate,
         _ if username.is_empty() => return Err("has a password, but no name".to_owned()),
+        _ if username == "token-file" && is_secret_path(proof) => {
+            return Err("names a file with a token, but no name before it: username:token-file:/PATH is \
+                        needed"
+                .to_owned());
+        }
         Some(path) if is_secret_path(path) => StoredProof::TokenFile(path.into()),
         Some(_) => return Err("names the file of its token by no path that begins with /".to_owned()),
         None => StoredProof::Password(Secret::new(proof.to_owned())),
@@ -255,7 +267,7 @@ mod tests {
     fn a_line_may_be_continued_and_a_password_may_hold_anything_visible() {
         let table = Passwords::parse(
             "# a comment\n\n  # another\nmx1\tme@x.example:a:b c#d\u{e9} \r\nmx2\n  # within\n\n   \
-                you:pass\n\tword\nmx3 :\nmx4 name:\n"
+                you:pass\n\tword\nmx3 :\nmx4 name:\nmx5 token-file:word\nmx6 a=:=b\nmx7 a:\"b\"\nmx8 \":\n"
                 .as_bytes(),
         )
         .unwrap();
@@ -264,6 +276,10 @@ mod tests {
             ("mx2", "you", "pass\tword"),
             ("mx3", "", "certificate"),
             ("mx4", "name", "certificate"),
+            ("mx5", "token-file", "word"),
+            ("mx6", "a=", "=b"),
+            ("mx7", "a", "\"b\""),
+            ("mx8", "\"", "certificate"),
         ] {
             assert_eq!(found(&table, &tcp(host, 25)), Some((name.to_owned(), proof.to_owned())), "{host}");
         }
@@ -290,6 +306,21 @@ mod tests {
             ("mx1 a:canary\u{0}", "line 1 has a control character"),
             ("mx1 a:token-file:canary", "line 1 names the file of its token by no path that begins with /"),
             ("mx1 :token-file:/canary", "line 1 has a password, but no name"),
+            (
+                "mx1 token-file:/canary",
+                "line 1 names a file with a token, but no name before it: username:token-file:/PATH is needed",
+            ),
+            (
+                "mx1 token-file:$CREDENTIALS_DIRECTORY/canary",
+                "line 1 names a file with a token, but no name before it: username:token-file:/PATH is needed",
+            ),
+            ("mx1 = a:canary", "line 1 has = behind the server: only blanks stand before username:password"),
+            ("mx1 =a:canary", "line 1 has = behind the server: only blanks stand before username:password"),
+            ("mx1 \"a:canary\"", "line 1 has double quotes around name and password, where none are needed"),
+            (
+                "mx1 \"a\":\"canary\"",
+                "line 1 has double quotes around name and password, where none are needed",
+            ),
             ("", "there is no entry in it"),
             ("# canary\n", "there is no entry in it"),
             (
