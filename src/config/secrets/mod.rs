@@ -30,7 +30,7 @@ use crate::smtp::Credentials;
 
 pub use certificates::system_roots;
 use files::{Place, Readers, SECRETS_SIZE_MAX, Trouble, Why};
-use passwords::Passwords;
+use passwords::{Passwords, without_mark};
 
 /// Where names and passwords stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -325,8 +325,9 @@ fn read_passwords(maps: &PasswordMaps, place: Place<'_>) -> Result<Part<Password
         PasswordMaps::File(path) => (path.clone(), Readers::All),
     };
     let mut table = place.read(&path, SECRETS_SIZE_MAX, readers).map_err(blamed)?;
+    let content = without_mark(&table);
     if let (PasswordMaps::File(_), Some(Ok(word))) =
-        (maps, table.starts_with(b"texthash:").then(|| std::str::from_utf8(&table)))
+        (maps, content.starts_with(b"texthash:").then(|| std::str::from_utf8(content)))
     {
         let Some(PasswordMaps::Texthash(named)) = PasswordMaps::parse(word.trim_end()) else {
             let what = "behind texthash: it has no path that begins with /, or more than that";

@@ -45,6 +45,7 @@ enum StoredProof {
 impl Passwords {
     /// Reads a table. The error has everything that is wrong, up to a bound, each with the number of its line.
     pub(super) fn parse(table: &[u8]) -> Result<Self, Vec<String>> {
+        let table = without_mark(table);
         let text = std::str::from_utf8(table).map_err(|error| {
             let before = table.get(..error.valid_up_to()).unwrap_or_default();
             vec![format!("line {} is not UTF-8", memchr::memchr_iter(b'\n', before).count() + 1)]
@@ -87,6 +88,11 @@ impl Passwords {
             .filter_map(|(line, path)| Some(format!("line {line}: {}", token(path, place).err()?.text)))
             .collect()
     }
+}
+
+/// A text without the mark that some editors put in front of UTF-8.
+pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
 /// The keys of a table that stand for `server`, the closest first. Unlike in other tables, a domain stands for what is below
@@ -333,6 +339,13 @@ mod tests {
         assert_eq!(Passwords::parse(b"mx1 a:b\nmx2 c:\xff").unwrap_err(), ["line 2 is not UTF-8"]);
         let many = said(&"canary\n".repeat(1000));
         assert_eq!((many.len(), many[10].as_str()), (11, "990 more of its lines are wrong"));
+    }
+
+    #[test]
+    fn the_mark_of_an_editor_in_front_is_no_part_of_the_first_server() {
+        let table = Passwords::parse("\u{feff}mx1 a:b\nmx2 c:d".as_bytes()).unwrap();
+        assert_eq!(found(&table, &tcp("mx1", 25)), Some(("a".into(), "b".into())));
+        assert_eq!(said("mx1 a:b\n\u{feff}mx2 c:d").len(), 1, "elsewhere it is no such mark");
     }
 
     #[test]

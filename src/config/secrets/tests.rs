@@ -305,6 +305,8 @@ fn a_file_variable_brings_the_table_or_the_word_for_it() {
     let named = files.write("named", "relay a:second\n");
     files.write_with("table", &format!("texthash:{named}\n"), 0o644);
     assert_eq!(password(&files), "second");
+    files.write_with("table", &format!("\u{feff}texthash:{named}\n"), 0o644);
+    assert_eq!(password(&files), "second");
     files.write_with("named", "relay a:second\n", 0o604);
     assert!(files.said()[0].contains("DIR/named: everybody may read it"), "{:?}", files.said());
     for word in ["texthash:named", "texthash:", &format!("texthash:{named}\nrelay {CANARY}:b")] {
