@@ -13,9 +13,9 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::files::{self, AUTHORITIES_SIZE_MAX, Place, Readers, SECRETS_SIZE_MAX, Trouble};
+use super::files::{self, AUTHORITIES_SIZE_MAX, Place, Readers, SECRETS_SIZE_MAX, Trouble, has_private_key};
 
 /// The authorities that the system trusts, read when somebody first asks. What is wrong with them is logged then.
 pub fn system_roots() -> &'static Arc<RootCertStore> {
@@ -116,45 +116,50 @@ fn not_pem(path: &Path, error: &pem::Error) -> Trouble {
 pub(super) struct Identity {
     pub(super) certified: CertifiedKey,
     /// The key, as the file has it.
-    pub(super) key: zeroize::Zeroizing<Vec<u8>>,
+    pub(super) key: Zeroizing<Vec<u8>>,
 }
 
-/// Reads our certificate and its key, which may stand in the same file.
+/// Reads our certificate and its key. Without `key` they stand in the same file.
 pub(super) fn identity(
     certificate: &Path,
     key: Option<&Path>,
     place: Place<'_>,
 ) -> Result<Identity, Vec<(&'static str, Trouble)>> {
-    let readers = if key.is_some() { Readers::All } else { Readers::Few };
-    let chain = place.find(certificate).and_then(|path| own_chain(&path, readers));
-    let (key_name, key_path) = key.map_or(("tls_cert_file", certificate), |key| ("tls_key_file", key));
-    // Where both stand in one file, that cannot be read once.
-    let key = if key.is_none() && chain.is_err() {
-        None
-    } else {
-        Some(place.find(key_path).and_then(|path| own_key(&path)))
+    let Some(key) = key else {
+        let both = place.find(certificate).and_then(|path| in_one_file(&path));
+        return both.map_err(|trouble| vec![("tls_cert_file", trouble)]);
     };
-    let (chain, (path, content, key)) = match (chain, key) {
-        (Ok(chain), Some(Ok(key))) => (chain, key),
+    let chain = place
+        .find(certificate)
+        .and_then(|path| own_chain(&path, &files::read(&path, SECRETS_SIZE_MAX, Readers::All)?));
+    let key =
+        place.find(key).and_then(|path| own_key(&path, files::read(&path, SECRETS_SIZE_MAX, Readers::Few)?));
+    let blamed_key = |trouble| ("tls_key_file", trouble);
+    match (chain, key) {
+        (Ok(chain), Ok(key)) => pair(chain, key, certificate).map_err(|trouble| vec![blamed_key(trouble)]),
         (chain, key) => {
             let of_chain = chain.err().map(|trouble| ("tls_cert_file", trouble));
-            let of_key = key.and_then(Result::err).map(|trouble| (key_name, trouble));
-            return Err(of_chain.into_iter().chain(of_key).collect());
-        }
-    };
-    let certified = CertifiedKey::new(chain, key);
-    let fits = certified.keys_match();
-    match fits {
-        Ok(()) => Ok(Identity { certified, key: content }),
-        Err(_) => {
-            let what = format!("the key in it is not that of the certificate in {}", certificate.display());
-            Err(vec![(key_name, Trouble::wrong(&path, what))])
+            Err(of_chain.into_iter().chain(key.err().map(blamed_key)).collect())
         }
     }
 }
 
-fn own_chain(path: &Path, readers: Readers) -> Result<Vec<CertificateDer<'static>>, Trouble> {
-    let found = certificates_in(path, &files::read(path, SECRETS_SIZE_MAX, readers)?)?;
+/// A certificate and its key from the same file.
+fn in_one_file(path: &Path) -> Result<Identity, Trouble> {
+    let content = files::read(path, SECRETS_SIZE_MAX, Readers::FewOfKeys)?;
+    let chain = own_chain(path, &content);
+    if !has_private_key(&content) {
+        // Who has two files need not be told that this one is open, which it may be.
+        let mut trouble =
+            chain.err().unwrap_or_else(|| Trouble::wrong(path, "there is no private key in PEM in it"));
+        trouble.text += "; without tls_key_file the private key must stand in it, too: set tls_key_file";
+        return Err(trouble);
+    }
+    pair(chain?, own_key(path, content)?, path)
+}
+
+fn own_chain(path: &Path, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    let found = certificates_in(path, content)?;
     match found.first() {
         None => Err(Trouble::wrong(path, "there is no certificate in PEM in it")),
         Some(first) if webpki::EndEntityCert::try_from(first).is_err() => {
@@ -164,10 +169,14 @@ fn own_chain(path: &Path, readers: Readers) -> Result<Vec<CertificateDer<'static
     }
 }
 
-type OwnKey = (PathBuf, zeroize::Zeroizing<Vec<u8>>, Arc<dyn rustls::sign::SigningKey>);
+/// A private key, and the file in which it stands.
+struct OwnKey {
+    path: PathBuf,
+    content: Zeroizing<Vec<u8>>,
+    signing: Arc<dyn rustls::sign::SigningKey>,
+}
 
-fn own_key(path: &Path) -> Result<OwnKey, Trouble> {
-    let content = files::read(path, SECRETS_SIZE_MAX, Readers::Few)?;
+fn own_key(path: &Path, content: Zeroizing<Vec<u8>>) -> Result<OwnKey, Trouble> {
     let mut key = PrivateKeyDer::from_pem_slice(&content).map_err(|error| match error {
         _ if is_encrypted(&content) => {
             Trouble::wrong(path, "the key in it is encrypted, and nobody is there to type its passphrase")
@@ -184,7 +193,17 @@ fn own_key(path: &Path) -> Result<OwnKey, Trouble> {
             or Ed25519",
         )
     })?;
-    Ok((path.to_owned(), content, signing))
+    Ok(OwnKey { path: path.to_owned(), content, signing })
+}
+
+/// Puts a certificate from the file `certificate` and a key together, if they belong together.
+fn pair(chain: Vec<CertificateDer<'static>>, key: OwnKey, certificate: &Path) -> Result<Identity, Trouble> {
+    let certified = CertifiedKey::new(chain, key.signing);
+    if certified.keys_match().is_err() {
+        let what = format!("the key in it is not that of the certificate in {}", certificate.display());
+        return Err(Trouble::wrong(&key.path, what));
+    }
+    Ok(Identity { certified, key: key.content })
 }
 
 fn is_encrypted(content: &[u8]) -> bool {

@@ -83,6 +83,13 @@ pub(super) enum Readers {
     All,
     /// Not everybody: it holds secrets.
     Few,
+    /// Not everybody where a private key stands in it.
+    FewOfKeys,
+}
+
+/// Whether a private key in PEM stands in `content`, whatever may be wrong with it.
+pub(super) fn has_private_key(content: &[u8]) -> bool {
+    memchr::memmem::find(content, b"PRIVATE KEY-----").is_some()
 }
 
 /// Where files are looked for: a path may begin with `$CREDENTIALS_DIRECTORY`.
@@ -132,12 +139,16 @@ pub(super) fn read(path: &Path, limit: u64, readers: Readers) -> Result<Zeroizin
         return Err(Trouble::wrong(path, "it is no regular file"));
     }
     let mode = metadata.mode() & 0o7777;
-    if readers == Readers::Few && mode & 0o004 != 0 {
+    let is_open = mode & 0o004 != 0;
+    let too_open = || {
         let what = format!(
             "everybody may read it (mode {mode:04o}), and it holds secrets: chmod o-r {}",
             path.display()
         );
-        return Err(Trouble::wrong(path, what));
+        Trouble::wrong(path, what)
+    };
+    if readers == Readers::Few && is_open {
+        return Err(too_open());
     }
     let too_large = || Trouble::wrong(path, format_args!("it is larger than {limit} bytes"));
     if metadata.len() > limit {
@@ -151,6 +162,9 @@ pub(super) fn read(path: &Path, limit: u64, readers: Readers) -> Result<Zeroizin
         return Err(Trouble::wrong(path, "it grew while it was read"));
     }
     content.truncate(length);
+    if readers == Readers::FewOfKeys && is_open && has_private_key(&content) {
+        return Err(too_open());
+    }
     Ok(content)
 }
 
@@ -231,7 +245,11 @@ mod tests {
             );
             assert_eq!(said(file.path(), 9, Readers::Few), (Why::Wrong, what));
             assert_eq!(*read(file.path(), 9, Readers::All).unwrap(), b"x");
+            assert_eq!(*read(file.path(), 9, Readers::FewOfKeys).unwrap(), b"x");
         }
+        let key = b"-----BEGIN RSA PRIVATE KEY-----\nA";
+        assert!(said(file(key, 0o644).path(), 99, Readers::FewOfKeys).1.contains("chmod o-r FILE"));
+        assert_eq!(*read(file(key, 0o640).path(), 99, Readers::FewOfKeys).unwrap(), key);
         for mode in [0o600, 0o640, 0o400, 0o460] {
             assert!(read(file(b"x", mode).path(), 9, Readers::Few).is_ok(), "{mode:o}");
         }

@@ -289,6 +289,36 @@ fn a_key_and_a_table_that_everybody_may_read_are_refused() {
 }
 
 #[test]
+fn a_certificate_without_its_key_is_told_what_is_missing_before_its_mode() {
+    let (own, other) = (made("us"), made("other"));
+    let missing = "; without tls_key_file the private key must stand in it, too: set tls_key_file";
+    let broken = own.certificate.replace("-----END", "-----");
+    let open = "everybody may read it (mode 0644), and it holds secrets: chmod o-r DIR/both";
+    let foreign = format!("{}{}", own.certificate, other.key);
+    let damaged = own.key.replace("-----END", "-----");
+    for (content, mode, what) in [
+        (&*own.certificate, 0o644, &*format!("there is no private key in PEM in it{missing}")),
+        (&own.certificate, 0o600, &format!("there is no private key in PEM in it{missing}")),
+        ("\x30\x03in DER", 0o644, &format!("there is no certificate in PEM in it{missing}")),
+        (&broken, 0o644, &format!("it is no PEM: one of its sections has no END line{missing}")),
+        (&own.key, 0o644, open),
+        (&damaged, 0o644, open),
+        (&own.key, 0o600, "there is no certificate in PEM in it"),
+        (&damaged, 0o600, "it is no PEM: one of its sections has no END line"),
+        (&foreign, 0o600, "the key in it is not that of the certificate in DIR/both"),
+    ] {
+        let mut files = Files::new();
+        let path = files.write_with("both", content, mode);
+        files.set("tls_cert_file", &path);
+        assert_eq!(
+            files.said(),
+            [format!("transport.smtp.tls_cert_file: DIR/both: {what}")],
+            "{content:.40}"
+        );
+    }
+}
+
+#[test]
 fn a_file_variable_brings_the_table_or_the_word_for_it() {
     let mut files = Files::new();
     let table = files.write_with("table", "relay a:first\n", 0o644);
