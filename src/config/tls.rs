@@ -116,7 +116,7 @@ impl fmt::Display for TlsLevel {
 pub enum TlsServerName {
     /// None.
     None,
-    /// The host's, where it has one.
+    /// The host's, where it has one; written `hostname` or, as Postfix has it, `nexthop`.
     Hostname,
     /// This one.
     Name(String),
@@ -327,14 +327,18 @@ impl FromStr for CertMatch {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match (text, text.strip_prefix('.')) {
+        let name = text.to_ascii_lowercase();
+        Ok(match (&*name, name.strip_prefix('.')) {
             ("hostname", _) => Self::Hostname,
             ("nexthop", _) => Self::Nexthop,
             ("dot-nexthop", _) => Self::DotNexthop,
-            (_, Some(domain)) if is_host_name(domain) => Self::Below(domain.to_ascii_lowercase()),
-            (name, _) if is_host_name(name) => Self::Name(name.to_ascii_lowercase()),
-            (name, _) => {
-                let below = name.strip_prefix("*.").filter(|domain| is_host_name(domain)).map(|domain| {
+            (_, Some(domain)) if can_be_certified(domain) => Self::Below(domain.to_owned()),
+            (name, None) if can_be_certified(name) || name.parse::<IpAddr>().is_ok() => {
+                Self::Name(name.to_owned())
+            }
+            _ => {
+                let name = text;
+                let below = name.strip_prefix("*.").filter(|domain| can_be_certified(domain)).map(|domain| {
                     format!(": names are compared as they are; write .{domain} for all below {domain}")
                 });
                 return Err(format!("{name:?} is no name of a host{}", below.unwrap_or_default()));
@@ -343,17 +347,22 @@ impl FromStr for CertMatch {
     }
 }
 
+/// Whether a certificate, or a handshake, can name it: no name ends in a label of digits, so that none looks like an address.
+fn can_be_certified(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    is_host_name(name) && !last.bytes().all(|octet| octet.is_ascii_digit())
+}
+
 impl FromStr for TlsServerName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
+        Ok(match &*text.to_ascii_lowercase() {
             "" | "none" => Self::None,
-            "hostname" => Self::Hostname,
+            // There is no look-up between the two.
+            "hostname" | "nexthop" => Self::Hostname,
             // RFC 6066 section 3 allows no addresses.
-            name if is_host_name(name) && name.parse::<IpAddr>().is_err() => {
-                Self::Name(name.to_ascii_lowercase())
-            }
+            name if can_be_certified(name) => Self::Name(name.to_owned()),
             _ => {
                 return Err(
                     "the server's name is \"hostname\", \"none\" or the name of a host; an address is none"

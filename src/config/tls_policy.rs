@@ -170,6 +170,23 @@ mod tests {
                 CertMatch::Nexthop
             ])
         );
+        assert_eq!(
+            entry("verify match=Hostname:DOT-nexthop:Nexthop:192.0.2.1:1.example").unwrap().matches,
+            Some(vec![
+                CertMatch::Hostname,
+                CertMatch::DotNexthop,
+                CertMatch::Nexthop,
+                CertMatch::Name("192.0.2.1".to_owned()),
+                CertMatch::Name("1.example".to_owned())
+            ])
+        );
+        for (text, servername) in [
+            ("may servername=nexthop", TlsServerName::Hostname),
+            ("may servername=HostName", TlsServerName::Hostname),
+            ("may servername=None", TlsServerName::None),
+        ] {
+            assert_eq!(entry(text).unwrap().servername, Some(servername), "{text}");
+        }
         let both = format!("fingerprint match={}|{}", "aB".repeat(32), ["01"; 32].join(":"));
         assert_eq!(
             entry(&both).unwrap().fingerprints,
@@ -209,10 +226,18 @@ mod tests {
                 "\"*.b\" is no name of a host: names are compared as they are; write .b for all below b",
             ),
             ("secure match=a::b", "\"\" is no name of a host"),
+            ("secure match=.1", "\".1\" is no name of a host"),
+            ("secure match=25", "\"25\" is no name of a host"),
+            ("verify match=mx.1", "\"mx.1\" is no name of a host"),
+            ("verify match=..a", "\"..a\" is no name of a host"),
             ("encrypt match=a", "match= has no effect at the level encrypt, which takes any certificate"),
             ("none servername=a", "servername= has no effect where the level is none"),
             (
                 "verify servername=192.0.2.1",
+                "the server's name is \"hostname\", \"none\" or the name of a host; an address is none",
+            ),
+            (
+                "verify servername=25",
                 "the server's name is \"hostname\", \"none\" or the name of a host; an address is none",
             ),
             (
