@@ -95,7 +95,7 @@ impl FromStr for NotifyClass {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let class = Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, class)| *class);
-        class.ok_or("notify classes are bounce, delay, protocol, resource, software and 2bounce")
+        class.ok_or("the classes are bounce, delay, protocol, resource, software and 2bounce")
     }
 }
 

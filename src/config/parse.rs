@@ -154,11 +154,20 @@ pub(super) fn path(given: &Given) -> Result<PathBuf, String> {
 
 /// The path of a file that only who delivers opens: an absolute one, or below [`CREDENTIALS`].
 pub(super) fn secret_path(given: &Given) -> Result<PathBuf, String> {
+    path_for_who_delivers(given, "file")
+}
+
+/// The same of a directory.
+pub(super) fn secret_directory(given: &Given) -> Result<PathBuf, String> {
+    path_for_who_delivers(given, "directory")
+}
+
+fn path_for_who_delivers(given: &Given, what: &str) -> Result<PathBuf, String> {
     let text = given.text()?;
     if is_secret_path(text) {
         Ok(text.into())
     } else {
-        Err(format!("the path of a file is needed, one that begins with / or with {CREDENTIALS}/"))
+        Err(format!("the path of a {what} is needed, one that begins with / or with {CREDENTIALS}/"))
     }
 }
 
@@ -252,10 +261,9 @@ fn described(error: &impl Display) -> String {
 
 /// What the postmaster is told of.
 pub(super) fn notify_classes(given: &Given) -> Result<NotifyClasses, String> {
-    let classes = given
-        .words()?
-        .into_iter()
-        .map(|word| word.parse::<NotifyClass>().map_err(|known| format!("{word:?} is none: {known}")));
+    let classes = given.words()?.into_iter().map(|word| {
+        word.parse::<NotifyClass>().map_err(|known| format!("there is no class {word:?}; {known}"))
+    });
     classes.collect()
 }
 

@@ -34,7 +34,7 @@ keys! {
     /// Certificates of the authorities that are trusted, in PEM.
     ca_file as "CAfile": Option<PathBuf> = "", parse::optional(parse::secret_path);
     /// A directory of such files. Without this and [`Tls::ca_file`] the system's authorities are trusted.
-    ca_path as "CApath": Option<PathBuf> = "", parse::optional(parse::secret_path);
+    ca_path as "CApath": Option<PathBuf> = "", parse::optional(parse::secret_directory);
     /// The certificate that we show to servers that ask for one, with its chain, in PEM.
     cert_file: Option<PathBuf> = "", parse::optional(parse::secret_path);
     /// Its private key; `None`: it stands in [`Tls::cert_file`], too.
@@ -271,7 +271,7 @@ impl TlsProtocols {
                 "TLSv1.3" | ">=TLSv1.3" => protocols.v1_3 = true,
                 other => {
                     return Err(format!(
-                        "{other:?} is none: the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2"
+                        "there is no version {other:?}; the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2 for both"
                     ));
                 }
             }

@@ -242,7 +242,7 @@ mod tests {
             ),
             (
                 "verify protocols=SSLv3",
-                "\"SSLv3\" is none: the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2",
+                "there is no version \"SSLv3\"; the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2 for both",
             ),
             (
                 "fingerprint match=mx.example.org",

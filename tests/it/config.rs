@@ -301,7 +301,7 @@ fn what_is_wrong_is_said_with_key_value_and_source() {
         ("log_target = \"file\"", "log_target = \"file\" (FILE): log lines go to \"stderr\" or \"syslog\""),
         (
             "notify_classes = [\"policy\"]",
-            "notify_classes = \"policy\" (FILE): \"policy\" is none: notify classes are bounce, delay, protocol, \
+            "notify_classes = \"policy\" (FILE): there is no class \"policy\"; the classes are bounce, delay, protocol, \
              resource, software and 2bounce",
         ),
         (

@@ -200,6 +200,12 @@ fn what_is_wrong_with_a_value_is_said() {
             "the path of a file is needed, one that begins with / or with $CREDENTIALS_DIRECTORY/",
         ),
         (
+            "tls_CApath = \"ca\"",
+            "tls_CApath",
+            "ca",
+            "the path of a directory is needed, one that begins with / or with $CREDENTIALS_DIRECTORY/",
+        ),
+        (
             "tls_key_file = \"$HOME/key\"",
             "tls_key_file",
             "$HOME/key",
@@ -210,7 +216,7 @@ fn what_is_wrong_with_a_value_is_said() {
             "tls_protocols = \"!SSLv3\"",
             "tls_protocols",
             "!SSLv3",
-            "\"!SSLv3\" is none: the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2",
+            "there is no version \"!SSLv3\"; the versions are TLSv1.2 and TLSv1.3, or >=TLSv1.2 for both",
         ),
         (
             "tls_servername = \"a b\"",
