@@ -1,14 +1,16 @@
-//! What of a certificate (RFC 5280) is told to people: its issuer, its subject, the names that it is for.
+//! What of a certificate (RFC 5280) is told to people, its issuer, its subject, the names that it is for; and its key.
 //!
-//! - Owns: reading these from DER, for words and for nothing else.
+//! - Owns: reading these from DER: the key where webpki reads none, the others for words and for nothing else.
 //! - Leaves to others: every decision (`verify`, by webpki).
-//! - Always true: nothing here trusts a length or a text; what comes out is printable, short, and not much of it.
+//! - Always true: nothing here trusts a length or a text; what is told is printable, short, and not much of it.
 
 use std::net::IpAddr;
 
 use jiff::tz::TimeZone;
 
 use crate::mail::printable;
+
+mod key;
 
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
@@ -28,25 +30,36 @@ const SHOWN_MAX: usize = 80;
 /// Names of a certificate that are listed.
 const LISTED_MAX: usize = 5;
 
-/// The parts of a certificate that people are told of.
+/// The parts of a certificate that people are told of, and its key.
 pub(super) struct Certificate<'a> {
     issuer: &'a [u8],
     validity: &'a [u8],
     subject: &'a [u8],
+    public_key: &'a [u8],
     extensions: &'a [u8],
 }
 
 impl<'a> Certificate<'a> {
-    /// Reads `der`; `None` if it is no certificate.
+    /// Reads `der`, of any version; `None` if it is no certificate.
     pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
-        let to_be_signed = inside(inside(der, SEQUENCE)?, SEQUENCE)?;
-        let mut fields = Elements(to_be_signed).skip_while(|(tag, _)| *tag == VERSION);
-        let (_serial, _algorithm) = (fields.next()?, fields.next()?);
-        let mut sequence = || fields.next().filter(|(tag, _)| *tag == SEQUENCE).map(|(_, content)| content);
-        let (issuer, validity, subject) = (sequence()?, sequence()?, sequence()?);
+        let mut fields = Elements(inside(inside(der, SEQUENCE)?, SEQUENCE)?);
+        // Where it is the first version, it is not told.
+        if fields.next()?.0 == VERSION {
+            let _serial = fields.next()?;
+        }
+        let _algorithm = fields.sequence()?;
+        let (issuer, validity, subject) = (fields.sequence()?, fields.sequence()?, fields.sequence()?);
+        let at_key = fields.0;
+        fields.sequence()?;
+        let public_key = at_key.strip_suffix(fields.0)?;
         let extensions = fields.find(|(tag, _)| *tag == EXTENSIONS);
         let extensions = extensions.and_then(|(_, tagged)| inside(tagged, SEQUENCE)).unwrap_or_default();
-        Some(Self { issuer, validity, subject, extensions })
+        Some(Self { issuer, validity, subject, public_key, extensions })
+    }
+
+    /// Its key (section 4.1.2.7), in DER, as it stands there.
+    pub(super) fn public_key(&self) -> &'a [u8] {
+        self.public_key
     }
 
     /// Whether it names itself as its issuer.
@@ -155,6 +168,13 @@ fn inside(input: &[u8], tag: u8) -> Option<&[u8]> {
 
 /// The elements that stand one after the other, each with its tag; it ends at the first one that is malformed.
 struct Elements<'a>(&'a [u8]);
+
+impl<'a> Elements<'a> {
+    /// What the next one holds, if it is a sequence.
+    fn sequence(&mut self) -> Option<&'a [u8]> {
+        self.next().filter(|(tag, _)| *tag == SEQUENCE).map(|(_, content)| content)
+    }
+}
 
 impl<'a> Iterator for Elements<'a> {
     type Item = (u8, &'a [u8]);

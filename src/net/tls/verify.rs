@@ -4,19 +4,25 @@
 //! - Leaves to others: chains and names (webpki), the words for what is wrong with them (`words`), levels and policies
 //!   (`config`).
 //! - Always true: it judges the certificate of this connection at this moment, whatever an earlier one has shown. In the
-//!   handshake only the signature is checked, by which the server proves that it has the certificate's key.
+//!   handshake only the signature is checked, by which the server proves that it has the certificate's key; that is done
+//!   for certificates of each level, also for those that webpki does not read. By authority or name those prove nothing.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{self, WebPkiSupportedAlgorithms};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, OtherError, PeerMisbehaved, RootCertStore, SignatureScheme,
+};
+use webpki::{EndEntityCert, RawPublicKeyEntity};
 
+use super::certificate::Certificate;
 use super::{Trust, words};
 use crate::config::{CertMatch, Fingerprint, Secrets, TlsLevel, TlsPolicy, system_roots};
 use crate::mail::Server;
@@ -83,13 +89,22 @@ fn is_among(own: &CertificateDer<'_>, roots: &RootCertStore) -> bool {
 /// Whether `own`, or its public key, has one of `known`. The error is half a sentence, and names both.
 fn check_fingerprint(own: &CertificateDer<'_>, known: &[Fingerprint]) -> Result<Trust, String> {
     let certificate = fingerprint(own);
-    let key = webpki::EndEntityCert::try_from(own)
-        .map(|parsed| fingerprint(&parsed.subject_public_key_info()))
-        .map_err(|_| "it cannot be read".to_owned())?;
-    if known.contains(&certificate) || known.contains(&key) {
+    let key = public_key(own).map(|key| fingerprint(&key));
+    if known.contains(&certificate) || key.is_some_and(|key| known.contains(&key)) {
         return Ok(Trust::Verified);
     }
     Err(words::other_fingerprints(certificate, key))
+}
+
+/// The key of `own`, in DER; `None` if that is no certificate.
+///
+/// webpki refuses some of which every other program takes the key: those of version 1, which openssl makes where nobody
+/// asks for extensions, and those with a critical extension that it does not know.
+fn public_key<'a>(own: &'a CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'a>> {
+    match EndEntityCert::try_from(own) {
+        Ok(read) => Some(read.subject_public_key_info()),
+        Err(_) => Certificate::parse(own).map(|read| read.public_key().into()),
+    }
 }
 
 fn fingerprint(der: &[u8]) -> Fingerprint {
@@ -137,7 +152,7 @@ fn accepted_names<'a>(matches: &'a [CertMatch], peer: &'a Peer, server: &'a Serv
 fn check_names(own: &CertificateDer<'_>, accepted: &[Accepted<'_>]) -> Result<(), String> {
     let unreadable = "it cannot be read".to_owned();
     let Ok(parsed) = ParsedCertificate::try_from(own) else { return Err(unreadable) };
-    let Ok(names) = webpki::EndEntityCert::try_from(own) else { return Err(unreadable) };
+    let Ok(names) = EndEntityCert::try_from(own) else { return Err(unreadable) };
     let is_met = |accepted: &Accepted<'_>| match accepted {
         Accepted::Host(host) => {
             ServerName::try_from(*host).is_ok_and(|host| verify_server_name(&parsed, &host).is_ok())
@@ -170,6 +185,27 @@ impl SignaturesOnly {
     pub(super) fn new(algorithms: WebPkiSupportedAlgorithms) -> Self {
         Self(algorithms)
     }
+
+    /// What rustls has for TLS 1.3 alone. Before that, a scheme leaves open which curve the key is of (RFC 5246 section
+    /// 7.4.1.4.1), so each algorithm that goes by this scheme has its try.
+    fn verify_tls12_signature_with_raw_key(
+        &self,
+        message: &[u8],
+        key: &SubjectPublicKeyInfoDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let (_, algorithms) = (self.0.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme))
+            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        let key = RawPublicKeyEntity::try_from(key).map_err(|_| CertificateError::BadEncoding)?;
+        for algorithm in *algorithms {
+            match key.verify_signature(*algorithm, message, signed.signature()) {
+                Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
+                Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
+                Err(_) => break,
+            }
+        }
+        Err(CertificateError::BadSignature.into())
+    }
 }
 
 impl ServerCertVerifier for SignaturesOnly {
@@ -191,7 +227,8 @@ impl ServerCertVerifier for SignaturesOnly {
         own: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        crypto::verify_tls12_signature(message, own, signed, &self.0)
+        let key = public_key(own).ok_or(CertificateError::BadEncoding)?;
+        self.verify_tls12_signature_with_raw_key(message, &key, signed).map_err(|error| explained(error, own))
     }
 
     fn verify_tls13_signature(
@@ -200,10 +237,36 @@ impl ServerCertVerifier for SignaturesOnly {
         own: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        crypto::verify_tls13_signature(message, own, signed, &self.0)
+        let key = public_key(own).ok_or(CertificateError::BadEncoding)?;
+        crypto::verify_tls13_signature_with_raw_key(message, &key, signed, &self.0)
+            .map_err(|error| explained(error, own))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
+    }
+}
+
+/// Of what kind a key is with which nothing can be checked here: goes on after "it has a key ".
+#[derive(Debug)]
+pub(super) struct UnusableKey(pub String);
+
+impl fmt::Display for UnusableKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UnusableKey {}
+
+/// Why the signature of whoever shows `own` came to `error`: the key, if that is why.
+fn explained(error: rustls::Error, own: &CertificateDer<'_>) -> rustls::Error {
+    use CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext as OfAnotherKey;
+    match (Certificate::parse(own).and_then(|own| own.unusable_key()), error) {
+        (Some(key), _) => CertificateError::Other(OtherError(Arc::new(UnusableKey(key)))).into(),
+        (None, rustls::Error::InvalidCertificate(OfAnotherKey { .. })) => {
+            CertificateError::BadSignature.into()
+        }
+        (None, error) => error,
     }
 }

@@ -5,10 +5,10 @@
 //! - Always true: each is half a sentence in one line; what a server has sent is in it printable and shortened.
 
 use rustls::pki_types::CertificateDer;
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible};
 
 use super::certificate::{Certificate, date};
-use super::verify::Accepted;
+use super::verify::{Accepted, UnusableKey};
 use crate::config::{Fingerprint, TlsProtocols};
 use crate::mail::{printable, shortened};
 
@@ -26,9 +26,13 @@ pub(super) fn handshake(error: &Error, offered: TlsProtocols, heard: &[u8]) -> S
         }
         Error::AlertReceived(AlertDescription::HandshakeFailure) => {
             "the server broke off the handshake (alert: handshake failure): there is no version or cipher that both sides \
-             allow, or it asks for a certificate of ours"
+             allow, or it asks for a certificate of ours, or its key is of a kind we do not know (P-521, Ed448)"
                 .to_owned()
         }
+        // Nothing else that a handshake needs can be that long.
+        Error::InvalidMessage(
+            InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge,
+        ) => "the server's certificates are longer than 64 KB".to_owned(),
         Error::PeerIncompatible(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig) => {
             format!("the server speaks a version of TLS that is not allowed here ({} is)", versions(offered))
         }
@@ -51,13 +55,14 @@ pub(super) fn broken(error: &Error) -> String {
         PeerIncompatible(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
             "the server speaks no TLS 1.2 or later".to_owned()
         }
-        PeerIncompatible(_) => format!("the server's TLS and ours have too little in common ({})", described(error)),
+        PeerIncompatible(_) => {
+            format!("the server's TLS and ours have too little in common ({})", described(error))
+        }
         PeerMisbehaved(_) | InappropriateMessage { .. } | InappropriateHandshakeMessage { .. } => {
             format!("the server broke the rules of TLS ({})", described(error))
         }
         InvalidCertificate(CertificateError::BadSignature) => {
-            "the server did not prove that it has the key of its certificate, or that is too short to prove anything"
-                .to_owned()
+            "the server did not prove that it has the key of its certificate".to_owned()
         }
         InvalidCertificate(fault) => format!("the server's certificate cannot be used: it {}", faulty(fault)),
         _ => described(error),
@@ -160,6 +165,9 @@ fn faulty(fault: &CertificateError) -> String {
         | UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "is signed in a way that is not supported, or too weak".to_owned()
         }
+        CertificateError::Other(OtherError(other)) if other.is::<UnusableKey>() => {
+            format!("has a key {other}; RSA of 2048 to 8192 bits, P-256, P-384 and Ed25519 are what is known here")
+        }
         other => match webpki_error(other) {
             Some(webpki::Error::CaUsedAsEndEntity) => {
                 "is that of an authority and not of a server".to_owned()
@@ -167,7 +175,11 @@ fn faulty(fault: &CertificateError) -> String {
             Some(webpki::Error::NameConstraintViolation) => {
                 "is for a name that its authority may not vouch for".to_owned()
             }
-            Some(webpki::Error::UnsupportedCertVersion) => "is older than version 3 of X.509".to_owned(),
+            Some(webpki::Error::UnsupportedCertVersion) => {
+                "is older than version 3 of X.509, so it names no host (openssl x509 -req makes it anew as version 3 with \
+                 -extfile and a subjectAltName in that; or the level fingerprint takes it as it is)"
+                    .to_owned()
+            }
             Some(error) => format!("is malformed or too complex ({})", spaced(&format!("{error:?}"))),
             None => format!("is not accepted ({})", shortened(&printable(other.to_string().as_bytes()))),
         },
@@ -193,11 +205,14 @@ pub(super) fn other_names(own: &CertificateDer<'_>, accepted: &[Accepted<'_>]) -
 }
 
 /// That neither the certificate nor its key is known: goes on after "Server certificate not verified: ".
-pub(super) fn other_fingerprints(certificate: Fingerprint, key: Fingerprint) -> String {
-    let (certificate, key) = (colons(certificate), colons(key));
-    format!(
-        "neither its fingerprint {certificate} nor that of its public key, {key}, is among those that are expected"
-    )
+pub(super) fn other_fingerprints(certificate: Fingerprint, key: Option<Fingerprint>) -> String {
+    let certificate = colons(certificate);
+    match key.map(colons) {
+        Some(key) => format!(
+            "neither its fingerprint {certificate} nor that of its public key, {key}, is among those that are expected"
+        ),
+        None => format!("its fingerprint {certificate} is not among those that are expected"),
+    }
 }
 
 fn colons(Fingerprint(octets): Fingerprint) -> String {
