@@ -145,7 +145,7 @@ impl Secrets {
     #[must_use]
     pub fn without_system_authorities(&self) -> Self {
         let mut held = self.held.as_deref().cloned().unwrap_or_default();
-        held.roots.get_or_insert_with(|| Part::new(RootCertStore::empty(), []));
+        held.roots.get_or_insert_with(nobody);
         Self { held: Some(Arc::new(held)), given: self.given.clone() }
     }
 
@@ -172,6 +172,11 @@ impl Secrets {
         let identity = identity.map(|value| Part { value, digest });
         Self { held: Some(Arc::new(Held { roots, identity, passwords: None })), given: Vec::new() }
     }
+}
+
+/// No authority is trusted.
+fn nobody() -> Part<RootCertStore> {
+    Part::new(RootCertStore::empty(), [])
 }
 
 impl PartialEq for Secrets {
@@ -287,6 +292,9 @@ impl Found {
                 let is_same = (&before.tls.ca_file, &before.tls.ca_path) == (&tls.ca_file, &tls.ca_path);
                 before.secrets.held.as_ref().filter(|_| is_same)?.roots.clone()
             });
+            // Whoever may not see whom to trust must not trust somebody else instead: without a word those of the system
+            // would do.
+            held.roots.get_or_insert_with(nobody);
         }
         if let Some(certificate) = &tls.cert_file {
             let part = read_identity(certificate, tls.key_file.as_deref(), place);

@@ -471,6 +471,16 @@ fn a_check_passes_over_credentials_of_a_service_that_is_not_this_process() {
 }
 
 #[test]
+fn a_check_that_may_not_see_whom_to_trust_trusts_nobody() {
+    let mut files = Files::new();
+    files.set("tls_CAfile", "$CREDENTIALS_DIRECTORY/authorities");
+    let (config, notes) = files.load().check_secrets().unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    let transport = config.transport(&"smtp".parse().unwrap()).unwrap();
+    assert!(transport.secrets.roots().is_some_and(|roots| roots.is_empty()));
+}
+
+#[test]
 fn no_error_and_no_debug_output_has_anything_of_a_table() {
     let tables = [
         format!("relay {CANARY}"),
