@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::error::{Problem, Problems};
 use super::known::may_be_secret;
+use super::layers::NAMED_BY;
 
 /// One value in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,11 @@ impl Given {
     /// A single value.
     pub(super) fn of_text(text: &str, source: &str) -> Self {
         Self { shape: Shape::Text(text.to_owned()), source: source.to_owned() }
+    }
+
+    /// Whether a variable that ends in `_FILE` has brought it.
+    pub(super) fn is_of_a_named_file(&self) -> bool {
+        self.source.contains(NAMED_BY)
     }
 
     /// The value as a person wrote it, on one line.

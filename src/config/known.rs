@@ -30,7 +30,7 @@ pub(super) fn spelled(path: &[String]) -> Option<Vec<String>> {
 }
 
 /// Words of keys that hold secrets, here or elsewhere.
-const SECRET_WORDS: [&str; 5] = ["passw", "secret", "token", "sasl_user", "credential"];
+const SECRET_WORDS: [&str; 7] = ["pass", "secret", "token", "sasl_user", "login", "sasl_pw", "credential"];
 /// What Postfix and we put in front of the name of a file with a table.
 const MAP_TYPES: [&str; 11] =
     ["texthash", "file", "hash", "lmdb", "btree", "cdb", "dbm", "sqlite", "mysql", "pgsql", "ldap"];

@@ -28,6 +28,8 @@ const PREFIX: &str = "LASTMILE_";
 const FILE_VARIABLE: &str = "LASTMILE_CONFIG";
 /// Variables that are not keys.
 const NO_KEYS: [&str; 3] = [FILE_VARIABLE, "LASTMILE_LOG", "LASTMILE_SENDMAIL_STRICT"];
+/// Between a file and the variable that names it, in the source of a value.
+pub(super) const NAMED_BY: &str = ", named by ";
 /// Octets of a configuration file.
 const FILE_SIZE_MAX: u64 = 4 << 20;
 /// Octets of a value that a `_FILE` variable points to.
@@ -270,7 +272,7 @@ fn variable_layer(name: &str, value: &str) -> Result<(Vec<String>, Layer), Strin
     }
     if let Some(path) = name_of_key.strip_suffix("_file").and_then(|name| spelled(&path_of(name))) {
         let text = value_in_file(&path, value)?;
-        let layer = Layer::of_one(format!("{value}, named by {name}"), &path, &text);
+        let layer = Layer::of_one(format!("{value}{NAMED_BY}{name}"), &path, &text);
         return Ok((path, layer));
     }
     check_path(&path)?;

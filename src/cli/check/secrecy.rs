@@ -57,7 +57,7 @@ pub(super) fn warnings(config: &Config, transport: &Transport) -> Vec<String> {
     for (key, _) in of_tls.into_iter().filter(|(_, is_set)| is_off && *is_set) {
         note(key, " has no effect: tls_security_level is none");
     }
-    if let Some(PasswordMaps::File(path)) = &sasl.password_maps
+    if let Some(PasswordMaps::File { path, .. }) = &sasl.password_maps
         && fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
     {
         note("sasl_password_maps", &format!(": everybody who gets at {} may read it", path.display()));

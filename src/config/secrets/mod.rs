@@ -37,25 +37,30 @@ use passwords::{Passwords, without_mark};
 pub enum PasswordMaps {
     /// `texthash:/FILE`: a table, which not everybody may read.
     Texthash(PathBuf),
-    /// `file:/FILE`, what a variable that ends in `_FILE` amounts to: the table, or the word for one. It was put there for us
-    /// alone, whatever its mode says: that is how containers get their secrets.
-    File(PathBuf),
+    /// `file:/FILE`, what a variable that ends in `_FILE` amounts to: the table, or the word for one.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// A variable does name it: it was put there for us alone, whatever its mode says. That is how containers get their
+        /// secrets.
+        is_ours_alone: bool,
+    },
 }
 
 impl PasswordMaps {
     /// The value of `sasl_password_maps`. The error does not repeat it.
     pub(super) fn read(given: &Given) -> Result<Self, String> {
-        Self::parse(given.text()?).ok_or_else(|| {
+        Self::parse(given.text()?, given.is_of_a_named_file()).ok_or_else(|| {
             "texthash:/FILE is needed; names and passwords stand in that file, never here".to_owned()
         })
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str, is_ours_alone: bool) -> Option<Self> {
         let (kind, path) = text.split_once(':')?;
         let path = is_bare_secret_path(path).then(|| PathBuf::from(path))?;
         match kind {
             "texthash" => Some(Self::Texthash(path)),
-            "file" => Some(Self::File(path)),
+            "file" => Some(Self::File { path, is_ours_alone }),
             _ => None,
         }
     }
@@ -330,14 +335,16 @@ fn read_passwords(maps: &PasswordMaps, place: Place<'_>) -> Result<Part<Password
     let blamed = |trouble| vec![(KEY, trouble)];
     let (mut path, readers) = match maps {
         PasswordMaps::Texthash(path) => (path.clone(), Readers::Few),
-        PasswordMaps::File(path) => (path.clone(), Readers::All),
+        PasswordMaps::File { path, is_ours_alone } => {
+            (path.clone(), if *is_ours_alone { Readers::All } else { Readers::Few })
+        }
     };
     let mut table = place.read(&path, SECRETS_SIZE_MAX, readers).map_err(blamed)?;
     let content = without_mark(&table);
-    if let (PasswordMaps::File(_), Some(Ok(word))) =
+    if let (PasswordMaps::File { .. }, Some(Ok(word))) =
         (maps, content.starts_with(b"texthash:").then(|| std::str::from_utf8(content)))
     {
-        let Some(PasswordMaps::Texthash(named)) = PasswordMaps::parse(word.trim_end()) else {
+        let Some(PasswordMaps::Texthash(named)) = PasswordMaps::parse(word.trim_end(), false) else {
             let what = "behind texthash: it has no path that begins with /, or more than that";
             return Err(blamed(Trouble::wrong(&path, what)));
         };

@@ -321,7 +321,7 @@ fn a_certificate_without_its_key_is_told_what_is_missing_before_its_mode() {
 #[test]
 fn a_file_variable_brings_the_table_or_the_word_for_it() {
     let mut files = Files::new();
-    let table = files.write_with("table", "relay a:first\n", 0o644);
+    let table = files.write_with("table", "relay a:first\n", 0o600);
     files.set("sasl_auth_enable", "yes");
     files.set("sasl_password_maps", &format!("file:{table}"));
     let password = |files: &Files| {
@@ -332,10 +332,13 @@ fn a_file_variable_brings_the_table_or_the_word_for_it() {
         }
     };
     assert_eq!(password(&files), "first");
+    // Only a variable can say that the file is for us alone.
+    files.write_with("table", "relay a:first\n", 0o644);
+    assert!(files.said()[0].contains("DIR/table: everybody may read it"), "{:?}", files.said());
     let named = files.write("named", "relay a:second\n");
-    files.write_with("table", &format!("texthash:{named}\n"), 0o644);
+    files.write_with("table", &format!("texthash:{named}\n"), 0o600);
     assert_eq!(password(&files), "second");
-    files.write_with("table", &format!("\u{feff}texthash:{named}\n"), 0o644);
+    files.write_with("table", &format!("\u{feff}texthash:{named}\n"), 0o600);
     assert_eq!(password(&files), "second");
     files.write_with("named", "relay a:second\n", 0o604);
     assert!(files.said()[0].contains("DIR/named: everybody may read it"), "{:?}", files.said());

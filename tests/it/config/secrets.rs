@@ -277,11 +277,13 @@ fn a_file_variable_is_enough_and_the_listing_names_only_the_file() {
     let listing = check::listing(&config);
     let line = format!("transport.smtp.sasl_password_maps = \"file:{path}\"");
     assert!(listing.contains(&line) && !listing.contains(CANARY), "{listing}");
-    assert_eq!(
-        from_file(&listing).unwrap().open_secrets().unwrap().transport(&transport.name),
-        Some(transport)
-    );
+    let listed = from_file(&listing).unwrap().open_secrets().unwrap();
+    assert_eq!(listed.transport(&transport.name).unwrap().secrets, transport.secrets);
     assert!(!format!("{config:?}").contains(CANARY));
+    // What a variable names was put there for us alone; what the configuration names may lie anywhere.
+    fs::set_permissions(table.path(), Permissions::from_mode(0o644)).unwrap();
+    assert!(from_environment(&environment).unwrap().open_secrets().is_ok());
+    assert!(from_file(&listing).unwrap().open_secrets().is_err());
 }
 
 #[test]
