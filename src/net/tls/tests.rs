@@ -13,7 +13,7 @@ use rcgen::{
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use socket2::Socket;
 
@@ -28,6 +28,7 @@ mod hostile;
 mod names;
 mod resumption;
 mod stream;
+mod unread;
 
 /// The host that is asked for in most tests.
 pub const HOST: &str = "mx.example.org";
@@ -91,12 +92,8 @@ impl Shown {
 
     /// How a server is set up that shows this.
     pub fn server(&self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
-        ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key())
-            .unwrap()
+        let key = ring::default_provider().key_provider.load_private_key(self.key()).unwrap();
+        server_with(self.chain.clone(), key, versions)
     }
 
     /// The same for one that asks for a certificate from one of `roots`.
@@ -121,6 +118,21 @@ impl Shown {
         let identity = CertifiedKey::from_der(self.chain.clone(), self.key(), &ring::default_provider());
         Arc::new(identity.unwrap())
     }
+}
+
+/// How a server is set up that shows `chain` and signs with `key`. Nobody asks whether one fits the other, or whether
+/// anybody can read either.
+pub fn server_with(
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<dyn SigningKey>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
+    let shown = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shown))
 }
 
 /// A transport that trusts `roots`.

@@ -12,6 +12,10 @@ use super::verify::{Accepted, UnusableKey};
 use crate::config::{Fingerprint, TlsProtocols};
 use crate::mail::{printable, shortened};
 
+/// rustls has one error for it, webpki another.
+const UNKNOWN_DEMAND: &str =
+    "demands something that is not known here (it has an unknown critical extension)";
+
 /// Why a handshake failed in which `offered` was offered. `heard` is the beginning of what the server said.
 pub(super) fn handshake(error: &Error, offered: TlsProtocols, heard: &[u8]) -> String {
     match error {
@@ -159,7 +163,7 @@ fn faulty(fault: &CertificateError) -> String {
         InvalidPurpose | InvalidPurposeContext { .. } => {
             "is not meant for servers (its extended key usage has no serverAuth)".to_owned()
         }
-        UnhandledCriticalExtension => "demands something that is not known here".to_owned(),
+        UnhandledCriticalExtension => UNKNOWN_DEMAND.to_owned(),
         UnknownIssuer => "is from an authority that is not trusted".to_owned(),
         UnsupportedSignatureAlgorithmContext { .. }
         | UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
@@ -175,6 +179,7 @@ fn faulty(fault: &CertificateError) -> String {
             Some(webpki::Error::NameConstraintViolation) => {
                 "is for a name that its authority may not vouch for".to_owned()
             }
+            Some(webpki::Error::UnsupportedCriticalExtension) => UNKNOWN_DEMAND.to_owned(),
             Some(webpki::Error::UnsupportedCertVersion) => {
                 "is older than version 3 of X.509, so it names no host (openssl x509 -req makes it anew as version 3 with \
                  -extfile and a subjectAltName in that; or the level fingerprint takes it as it is)"

@@ -41,6 +41,10 @@ fn cases(root: &Authority) -> Vec<Case> {
         shown.chain.extend(is_shown.then(|| stranger.der().clone()));
         shown
     };
+    let old = {
+        let key = key();
+        Shown { chain: vec![unread::version_1("mx", &key)], key }
+    };
     vec![
         case("good", issued(&good, root), Trust::Trusted, None),
         case("good, chained", below(between.clone(), true), Trust::Trusted, None),
@@ -133,6 +137,18 @@ fn cases(root: &Authority) -> Vec<Case> {
             Some("not trusted: it is that of an authority and not of a server"),
         ),
         case(
+            "of version 1",
+            old,
+            Trust::Untrusted,
+            Some("not trusted: it is older than version 3 of X.509, so it names no host (openssl "),
+        ),
+        case(
+            "with a demand that nobody knows",
+            issued(&with(&|params| params.custom_extensions = vec![unread::unknown_demand()]), root),
+            Trust::Untrusted,
+            Some("not trusted: it demands something that is not known here"),
+        ),
+        case(
             "forged",
             issued(&good, &authority("root")),
             Trust::Untrusted,
@@ -156,15 +172,22 @@ fn cases(root: &Authority) -> Vec<Case> {
     ]
 }
 
-/// A connection by `policy` to a server that shows `shown`: whom it leads to, or what is wrong.
+/// Connections of both versions by `policy` to a server that shows `shown`: whom they lead to, or what is wrong.
 fn attempt(shown: &Shown, transport: &Transport, policy: &TlsPolicy<'_>) -> Result<Trust, TlsError> {
-    let config = Arc::new(shown.server(&[&TLS13, &TLS12]));
-    let (socket, server) = served(&config, |mut stream| {
-        let _ = stream.write_all(b"220 hi\r\n");
+    let [old, new] = [&TLS12, &TLS13].map(|version| {
+        let config = Arc::new(shown.server(&[version]));
+        let (socket, server) = served(&config, |mut stream| {
+            let _ = stream.write_all(b"220 hi\r\n");
+        });
+        let started = start_first(socket, transport, policy).map(|stream| stream.trust());
+        server.join().unwrap();
+        started
     });
-    let started = start_first(socket, transport, policy).map(|stream| stream.trust());
-    server.join().unwrap();
-    started
+    // Some words tell what time it is.
+    let is_alike =
+        old == new || matches!((&old, &new), (Err(TlsError::Certificate(_)), Err(TlsError::Certificate(_))));
+    assert!(is_alike, "{old:?} and {new:?}");
+    new
 }
 
 #[test]

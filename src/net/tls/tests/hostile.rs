@@ -57,7 +57,11 @@ fn a_failed_handshake_is_told_in_words() {
             &alert(70),
             "the server speaks none of the versions of TLS that are allowed here (TLSv1.2 and TLSv1.3)",
         ),
-        (&alert(40), "the server broke off the handshake (alert: handshake failure): "),
+        (
+            &alert(40),
+            "the server broke off the handshake (alert: handshake failure): there is no version or cipher that both \
+             sides allow, or it asks for a certificate of ours, or its key is of a kind we do not know (P-521, Ed448)",
+        ),
         (&alert(80), "the server broke off TLS (alert: internal error)"),
         (
             &alert(112),
@@ -184,21 +188,30 @@ fn a_server_that_asks_for_a_certificate_sees_ours() {
 fn a_server_without_the_key_of_its_certificate_is_found_out() {
     let root = authority("root");
     let (whole, stolen) = (issued(&params("mx", &[HOST]), &root), issued(&params("mx", &[HOST]), &root));
-    // The keys fit by their kind, which is all that is looked at here.
-    let impostor = CertifiedKey::new(stolen.chain.clone(), whole.identity().key.clone());
-    for version in [&TLS12, &TLS13] {
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(impostor.clone())));
+    let old = vec![unread::version_1("mx", &stolen.key)];
+    for (chain, version) in [(&stolen.chain, &TLS12), (&stolen.chain, &TLS13), (&old, &TLS12), (&old, &TLS13)]
+    {
+        // The keys fit by their kind.
+        let config = server_with(chain.clone(), whole.identity().key.clone(), &[version]);
         let (socket, server) = served(&Arc::new(config), |mut stream| stream.read(&mut [0]).is_ok());
         let got = start_first(socket, &trusting(roots(&[root.der()])), &policy(TlsLevel::May)).err();
-        let Some(TlsError::Handshake(words)) = got else { panic!("{version:?}: {got:?}") };
-        assert!(
-            words.starts_with("the server did not prove that it has the key of its certificate"),
-            "{words}"
-        );
+        let words = "the server did not prove that it has the key of its certificate";
+        assert_eq!(got, Some(TlsError::Handshake(words.into())), "{version:?}");
+        assert!(!server.join().unwrap());
+    }
+}
+
+#[test]
+fn a_certificate_that_is_too_long_is_told_as_such() {
+    let between = authority("between").der().clone();
+    let mut shown = issued(&params("mx", &[HOST]), &authority("root"));
+    shown.chain.extend(vec![between; 300]);
+    for version in [&TLS12, &TLS13] {
+        let (socket, server) =
+            served(&Arc::new(shown.server(&[version])), |mut stream| stream.read(&mut [0]).is_ok());
+        let got = start_first(socket, &trusting(RootCertStore::empty()), &policy(TlsLevel::Encrypt)).err();
+        let words = "the server's certificates are longer than 64 KB";
+        assert_eq!(got, Some(TlsError::Handshake(words.into())), "{version:?}");
         assert!(!server.join().unwrap());
     }
 }
