@@ -322,10 +322,21 @@ pub(super) fn cert_matches(given: &Given) -> Result<Vec<CertMatch>, String> {
     CertMatch::list(words.iter().flat_map(|word| word.split(':')).filter(|word| !word.is_empty()))
 }
 
-/// TOML reads `example.org = …` without quotes as a section `example`.
-pub(super) fn needs_no_quotes(name: &str, given: &Given) -> Result<(), String> {
-    let Shape::Table(below) = &given.shape else { return Ok(()) };
+/// Words for an entry of a table that is a table itself where one text is needed, such as `example`. TOML reads
+/// `example.org = …` without quotes as a section `example`; `attributes` are what somebody may have put there on purpose.
+pub(super) fn one_text(name: &str, given: &Given, attributes: &[&str], example: &str) -> Result<(), String> {
+    let one_text = || Err(format!("an entry is one text, as {example:?}"));
+    let below = match &given.shape {
+        Shape::Table(below) => below,
+        Shape::Other => return one_text(),
+        Shape::Text(_) | Shape::List(_) => return Ok(()),
+    };
     let rest = below.keys().next().map_or("…", String::as_str);
+    let is_bare =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if !is_bare || attributes.contains(&rest) {
+        return one_text();
+    }
     Err(format!("a name with dots needs quotes, as in \"{name}.{rest}\" = …"))
 }
 

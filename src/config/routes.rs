@@ -10,7 +10,7 @@ use std::iter::successors;
 use std::num::NonZeroU16;
 
 use super::keys::{Given, Wrong, WrongEntry};
-use super::parse::{inline_table, needs_no_quotes};
+use super::parse::{inline_table, one_text};
 use crate::mail::{Address, BadNexthop, Destination, Nexthop, TransportName};
 
 /// Nexthops by recipient, in lower case.
@@ -98,7 +98,7 @@ impl Nexthops {
 
 /// What a route is asked by, in lower case: `user@domain`, `domain`, `.domain` or `*`.
 fn route_key(name: &str, given: &Given) -> Result<String, String> {
-    needs_no_quotes(name, given)?;
+    one_text(name, given, &["nexthop"], "lmtp:inet:mx1.example.org")?;
     let bad = || "a route is for an address, a domain, a .domain (all below it) or \"*\"".to_owned();
     if name == "*" {
         return Ok(name.to_owned());

@@ -55,8 +55,8 @@ impl TlsPolicies {
         let mut policies = Self::default();
         let mut wrong = Vec::new();
         for (name, given) in parse::inline_table(given)? {
-            let added =
-                parse::needs_no_quotes(&name, &given).and_then(|()| policies.add(&name, given.text()?));
+            let added = parse::one_text(&name, &given, &WORDS, "secure match=mx.example.org")
+                .and_then(|()| policies.add(&name, given.text()?));
             if let Err(what) = added {
                 wrong.push(WrongEntry { name, given, what });
             }
@@ -118,6 +118,8 @@ impl PolicyEntry {
     }
 }
 
+/// What somebody may take for keys of an entry.
+const WORDS: [&str; 4] = ["level", "match", "protocols", "servername"];
 /// What can stand behind a level.
 const ATTRIBUTES: &str = "match=, servername= and protocols=";
 

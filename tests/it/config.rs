@@ -347,6 +347,10 @@ fn what_is_wrong_is_said_with_key_value_and_source() {
             "routes.\"example\" = \"{…}\" (FILE): a name with dots needs quotes, as in \"example.org\" = …",
         ),
         (
+            "[routes]\n\"example.org\" = { nexthop = \"lmtp:mx1\" }",
+            "routes.\"example.org\" = \"{…}\" (FILE): an entry is one text, as \"lmtp:inet:mx1.example.org\"",
+        ),
+        (
             "[routes]\n\"a..b\" = \"lmtp:mx1\"",
             "routes.\"a..b\" = \"lmtp:mx1\" (FILE): a route is for an address, a domain, a .domain (all below it) \
              or \"*\"",

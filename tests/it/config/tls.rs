@@ -179,6 +179,11 @@ fn the_policy_table_is_a_section_or_given_as_a_whole() {
         ["option -o \"transport.smtp.tls_policy.mx=secure\": give tls_policy as a whole here, as in \
           transport.smtp.tls_policy={ \"mx.example.org\" = \"secure\" }"]
     );
+    assert_eq!(
+        from_options(&["transport.smtp.tls_policy={ mx = { level = \"secure\" } }"]).unwrap_err(),
+        ["transport.smtp.tls_policy.\"mx\" = \"[…]\" (option -o): an entry is one text, as \"secure \
+          match=mx.example.org\""]
+    );
     // One transport's table is no other's.
     let config = from_file(file).unwrap();
     assert_eq!(transport(&config, "lmtp").tls.policy_for(&server("mx.example.org")).level, TlsLevel::May);
@@ -189,6 +194,7 @@ fn what_is_wrong_with_a_value_is_said() {
     let level = "a level is none, may, encrypt, fingerprint, verify or secure";
     let fingerprint = "is no fingerprint: 64 hexadecimal digits are needed, SHA-256 of the certificate or of its \
         public key";
+    let one_text = "an entry is one text, as \"secure match=mx.example.org\"";
     let sha1 = "ab".repeat(20);
     let prefixed = format!("sha256:{}", "ab".repeat(32));
     for (line, key, value, what) in [
@@ -261,6 +267,14 @@ fn what_is_wrong_with_a_value_is_said() {
             "tls_policy.\"example\"",
             "{…}",
             "a name with dots needs quotes, as in \"example.org\" = …",
+        ),
+        ("tls_policy = { \"mx.a\" = { level = \"secure\" } }", "tls_policy.\"mx.a\"", "{…}", one_text),
+        ("tls_policy = { mx = { match = \"a\", level = \"secure\" } }", "tls_policy.\"mx\"", "{…}", one_text),
+        (
+            "tls_policy = { mx = [\"secure\"] }",
+            "tls_policy.\"mx\"",
+            "secure",
+            "one value is needed here, not a list",
         ),
         (
             "tls_policy = { \"MX\" = \"may\", \"[mx]\" = \"may\" }",
