@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{Problem, Problems};
-use super::known::may_be_secret;
+use super::known;
 use super::layers::NAMED_BY;
 
 /// One value in effect.
@@ -72,14 +72,7 @@ impl Given {
     /// The same for others to see, where `key` is what it was given for: without a secret that somebody has written where it
     /// does not belong.
     pub(super) fn shown(&self, key: &str) -> String {
-        let written = self.written();
-        if !may_be_secret(key, &written) {
-            return written;
-        }
-        match written.lines().count() {
-            0 | 1 => "(not shown)".to_owned(),
-            lines => format!("(a table of {lines} lines, not shown)"),
-        }
+        known::shown(key, &self.written())
     }
 
     /// The value of a key that takes one.

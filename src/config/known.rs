@@ -7,6 +7,7 @@
 use super::Config;
 use super::error::nearest;
 use super::parse::is_bare_secret_path;
+use super::tls_policy;
 use super::transport::Transport;
 
 fn top_keys() -> impl Iterator<Item = &'static str> {
@@ -30,28 +31,52 @@ pub(super) fn spelled(path: &[String]) -> Option<Vec<String>> {
 }
 
 /// Words of keys that hold secrets, here or elsewhere.
-const SECRET_WORDS: [&str; 7] = ["pass", "secret", "token", "sasl_user", "login", "sasl_pw", "credential"];
+const SECRET_WORDS: [&str; 8] =
+    ["pass", "pwd", "secret", "token", "sasl_user", "sasl_pw", "login", "credential"];
 /// What Postfix and we put in front of the name of a file with a table.
 const MAP_TYPES: [&str; 11] =
     ["texthash", "file", "hash", "lmdb", "btree", "cdb", "dbm", "sqlite", "mysql", "pgsql", "ldap"];
 
+/// A value as it was written, less what may be a secret in it.
+pub(super) fn shown(key: &str, written: &str) -> String {
+    if may_be_secret(key, written) {
+        return match written.lines().count() {
+            0 | 1 => "(not shown)".to_owned(),
+            lines => format!("(a table of {lines} lines, not shown)"),
+        };
+    }
+    // A table in its place is shown as such.
+    let is_policy = key.contains(".tls_policy.") && !matches!(written, "{…}" | "[…]");
+    if is_policy { tls_policy::shown(written) } else { written.to_owned() }
+}
+
 /// Whether `value` may hold a secret, given for `key`: a password in the place of a file's name, under whatever key somebody
-/// took for the right one, or a private key.
+/// took for the right one, a private key, or a login in front of a host.
 pub(super) fn may_be_secret(key: &str, value: &str) -> bool {
-    let key = key.to_ascii_lowercase();
     if value.contains("-----BEGIN") {
         return true;
-    }
-    let last = key.rsplit('.').next().unwrap_or_default();
-    let is_about_secrets = SECRET_WORDS.iter().any(|word| key.contains(word))
-        || nearest(last, transport_keys()) == Some("sasl_password_maps");
-    if !is_about_secrets {
-        return false;
     }
     let is_map = value
         .split_once(':')
         .is_some_and(|(kind, path)| MAP_TYPES.contains(&kind) && is_bare_secret_path(path));
-    !(is_map || matches!(value, "" | "{}" | "{…}" | "[…]"))
+    if is_map || matches!(value, "" | "{}" | "{…}" | "[…]") {
+        return false;
+    }
+    let key = key.to_ascii_lowercase();
+    let last = key.rsplit('.').next().unwrap_or_default();
+    let sounds_secret = |text: &str| SECRET_WORDS.iter().any(|word| text.contains(word));
+    sounds_secret(&key)
+        || last.rsplit(['_', '-']).next() == Some("key")
+        || nearest(last, transport_keys()) == Some("sasl_password_maps")
+        || last == "tls_policy" && sounds_secret(&value.to_ascii_lowercase())
+        || has_login(&key, value)
+}
+
+/// Whether a name and a password may stand in front of a host, as in a URL. No nexthop has an `@`.
+fn has_login(key: &str, value: &str) -> bool {
+    let is_nexthop = matches!(key, "default_transport" | "bounce_nexthop") || key.starts_with("routes.");
+    let is_login = |word: &str| word.split_once('@').is_some_and(|(login, _)| login.contains(':'));
+    is_nexthop && value.contains('@') || value.split([',', ' ']).any(is_login)
 }
 
 /// Names of Postfix's that are not ours with another word in front.

@@ -17,7 +17,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{Problem, Problems};
 use super::keys::{Given, Shape};
-use super::known::{may_be_secret, spelled};
+use super::known::{may_be_secret, shown, spelled};
 use super::parse::is_bare_secret_path;
 
 /// The file that is read where no other is named. It may be missing.
@@ -319,9 +319,9 @@ fn override_layers(sources: &Sources, problems: &mut Problems) -> Vec<Layer> {
 /// An option as it may be shown.
 fn without_secret(option: &str) -> Cow<'_, str> {
     match option.split_once('=') {
-        Some((key, value)) if may_be_secret(key, value.trim()) => format!("{key}=(not shown)").into(),
+        Some((key, value)) => format!("{key}={}", shown(key, value.trim())).into(),
         None if may_be_secret(option, option) => "(not shown)".into(),
-        _ => option.into(),
+        None => option.into(),
     }
 }
 

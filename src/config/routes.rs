@@ -71,7 +71,14 @@ impl Nexthops {
 
     /// The value of a key that names a nexthop.
     pub(super) fn destination(&self, given: &Given) -> Result<Destination, String> {
-        self.resolve(given.text()?).map_err(|error| error.to_string())
+        let text = given.text()?;
+        self.resolve(text).map_err(|error| match text.contains('@') {
+            // A word of it may be a password.
+            true => "a nexthop has no name or password in it: they stand in the file that sasl_password_maps of its \
+                     transport names"
+                .to_owned(),
+            false => error.to_string(),
+        })
     }
 
     /// The value of `routes`.

@@ -88,6 +88,9 @@ impl PolicyEntry {
             Self { name, level, matches: None, fingerprints: None, servername: None, protocols: None };
         for word in words {
             let (attribute, value) = word.split_once('=').unwrap_or((word, ""));
+            if !is_plain(attribute) {
+                return Err(format!("behind the level, only {ATTRIBUTES} can stand"));
+            }
             if value.is_empty() {
                 return Err(format!("{word:?} is no attribute: behind the level, {ATTRIBUTES} can stand"));
             }
@@ -122,6 +125,25 @@ impl PolicyEntry {
 const WORDS: [&str; 4] = ["level", "match", "protocols", "servername"];
 /// What can stand behind a level.
 const ATTRIBUTES: &str = "match=, servername= and protocols=";
+
+/// A wrong entry as it may be shown: what stands behind an attribute that there is not may be a secret, and what follows.
+pub(super) fn shown(text: &str) -> String {
+    let is_known = |(place, word): &(usize, &str)| match word.split_once('=') {
+        Some((attribute, _)) => *place > 0 && matches!(attribute, "match" | "servername" | "protocols"),
+        None => *place == 0 && is_plain(word),
+    };
+    let mut words = text.split_ascii_whitespace().enumerate().skip_while(is_known);
+    let Some((place, unknown)) = words.next() else { return text.to_owned() };
+    let before = text.split_ascii_whitespace().take(place).map(|word| format!("{word} "));
+    let attribute = unknown.split_once('=').map(|(attribute, _)| attribute).filter(|word| is_plain(word));
+    let attribute = attribute.map(|attribute| format!("{attribute}="));
+    before.chain(attribute).chain(["(not shown)".to_owned()]).collect()
+}
+
+fn is_plain(word: &str) -> bool {
+    !word.is_empty()
+        && word.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
+}
 
 fn once<T>(attribute: &str, place: &mut Option<T>, value: T) -> Result<(), String> {
     match place.replace(value) {
@@ -253,6 +275,27 @@ mod tests {
             ),
         ] {
             assert_eq!(entry(text).unwrap_err(), said, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_entry_is_shown_as_far_as_its_words_are_known() {
+        for (text, seen) in [
+            ("dane", "dane"),
+            (" secure  match=a:*.b", " secure  match=a:*.b"),
+            ("secure match=a password=canary match=b", "secure match=a password=(not shown)"),
+            ("secure password = canary", "secure (not shown)"),
+            ("secure me:canary", "secure (not shown)"),
+            ("secure me:canary=", "secure (not shown)"),
+            ("me:canary", "(not shown)"),
+            ("password=canary", "password=(not shown)"),
+            ("match=canary", "match=(not shown)"),
+            ("secure level=canary", "secure level=(not shown)"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(text), seen, "{text}");
+            let wrong = entry(text).unwrap_err();
+            assert!(!wrong.contains("canary"), "{text} gives {wrong}");
         }
     }
 

@@ -207,6 +207,19 @@ fn a_password_in_the_wrong_place_is_refused_and_not_shown() {
         format!("{key} = \"relay me:{CANARY}\""),
         format!("smtp_{key} = \"relay me:{CANARY}\""),
         format!("[passwords]\nrelay = \"me:{CANARY}\""),
+        format!("smtp_pass = \"{CANARY}\""),
+        format!("[transport.smtp]\npwd = \"{CANARY}\""),
+        format!("[transport.smtp]\nclient_secret = [\"{CANARY}\"]"),
+        format!("[transport.smtp]\napi_key = \"{CANARY}\""),
+        format!("key = \"{CANARY}\""),
+        format!("relayhost = \"smtp://me:{CANARY}@relay.example.org\""),
+        format!("default_transport = \"smtp:me:{CANARY}@relay.example.org:587\""),
+        format!("default_transport = \"me:{CANARY}@relay.example.org:587\""),
+        format!("bounce_nexthop = \"smtp:{CANARY}@relay.example.org\""),
+        format!("[routes]\n\"a@example.org\" = \"{CANARY}:x@relay\""),
+        format!("[transport.smtp.tls_policy]\nmx = \"secure password={CANARY}\""),
+        format!("[transport.smtp.tls_policy]\nmx = \"secure login me:{CANARY}\""),
+        format!("[transport.smtp]\ntls_policy = \"{{ mx = 'secure password={CANARY} }}\""),
         format!("[transport.smtp]\ntls_key_file = \"-----BEGIN PRIVATE KEY-----{CANARY}\""),
         format!("[transport.smtp]\ntls_cert_file = \"\"\"\n-----BEGIN PRIVATE KEY-----\n{CANARY}\n\"\"\""),
     ];
@@ -241,11 +254,30 @@ fn a_password_in_the_wrong_place_is_refused_and_not_shown() {
         format!("{key}.relay={CANARY}"),
         format!("transport.smtp.{key} {CANARY}"),
         format!("transport.nobody.{key}={CANARY}"),
+        format!("transport.smtp.tls_policy.mx=secure password={CANARY}"),
+        format!("default_transport=smtp:me:{CANARY}@relay"),
+        format!("api.key={CANARY}"),
     ];
     for option in &options {
         let problems = from_options(&[option]).unwrap_err();
         assert!(!problems.is_empty() && !problems.concat().contains(CANARY), "{option}: {problems:?}");
     }
+    // What is no secret is told, and what is wrong with a nexthop.
+    assert_eq!(
+        from_file("default_transport = \"smtp:me:x@relay\"\nkeys = \"x\"").unwrap_err(),
+        [
+            "default_transport = \"(not shown)\" (FILE): a nexthop has no name or password in it: they stand in the file \
+             that sasl_password_maps of its transport names",
+            "keys = \"x\" (FILE): there is no such key",
+        ]
+    );
+    assert_eq!(
+        from_file("[transport.smtp.tls_policy]\nmx = \"secure ciphers=high\"").unwrap_err(),
+        [
+            "transport.smtp.tls_policy.\"mx\" = \"secure ciphers=(not shown)\" (FILE): there is no attribute \"ciphers\": \
+          behind the level, match=, servername= and protocols= can stand"
+        ]
+    );
     assert_eq!(
         from_file(&files[4]).unwrap_err(),
         [
