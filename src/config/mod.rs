@@ -53,7 +53,8 @@ pub use tls::{CertMatch, Fingerprint, Tls, TlsLevel, TlsPolicy, TlsProtocols, Tl
 pub use tls_policy::TlsPolicies;
 pub use transport::Transport;
 
-pub use crate::smtp::{Credentials, Proof, Secret};
+// Of logins, what a configuration is made of.
+pub use crate::smtp::{Credentials, Proof, Secret, known_mechanisms};
 
 use keys::keys;
 use routes::Nexthops;

@@ -23,10 +23,7 @@ impl Context {
         let usual = &self.transport;
         let (mut exact, mut credentials) = (Vec::new(), Vec::new());
         for (server, word) in destination.servers().iter().zip(self.words(&request.nexthop)) {
-            let tls = self.tls_for(server, word, request)?;
-            if tls != usual.tls {
-                exact.push((server.clone(), tls));
-            }
+            exact.push((server.clone(), self.tls_for(server, word, request)?));
             if usual.sasl.auth_enable {
                 let host = match server {
                     Server::Unix(_) => &self.settings.myhostname,
@@ -39,6 +36,10 @@ impl Context {
                 })?;
                 credentials.extend(found.map(|found| (server.clone(), found)));
             }
+        }
+        // All of them or none: a server that is named twice goes by its first name.
+        if exact.iter().all(|(_, tls)| *tls == usual.tls) {
+            exact.clear();
         }
         if exact.is_empty() && credentials.is_empty() {
             return Ok(Arc::clone(usual));

@@ -6,7 +6,7 @@
 
 use super::transport::Parameters;
 use super::values::list;
-use crate::config::{Sasl, Secret, Transport};
+use crate::config::{Sasl, Secret, Transport, known_mechanisms};
 
 /// What logins go by beside the transport's own fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,21 +20,7 @@ pub struct LoginSettings {
     pub passwords_are_tokens: bool,
 }
 
-/// Mechanisms that are known here.
-const MECHANISMS: [&str; 10] = [
-    "EXTERNAL",
-    "SCRAM-SHA-256-PLUS",
-    "SCRAM-SHA-1-PLUS",
-    "SCRAM-SHA-256",
-    "SCRAM-SHA-1",
-    "CRAM-MD5",
-    "PLAIN",
-    "LOGIN",
-    "OAUTHBEARER",
-    "XOAUTH2",
-];
-
-/// Those of them that show an OAuth token.
+/// Mechanisms that show an OAuth token.
 const TOKEN_MECHANISMS: [&str; 2] = ["OAUTHBEARER", "XOAUTH2"];
 
 /// Types of tables that can be read as the text that they are.
@@ -160,11 +146,12 @@ fn mechanisms(text: &str) -> Result<Vec<String>, String> {
         let fits = |name: &Option<&str>| name.is_none_or(|name| name.eq_ignore_ascii_case(mechanism));
         rules.iter().find(|(name, _)| fits(name)).is_some_and(|(_, is_wanted)| *is_wanted)
     };
-    let let_through: Vec<_> = MECHANISMS.iter().filter(|mechanism| is_let_through(mechanism)).collect();
+    let let_through: Vec<_> =
+        known_mechanisms().iter().filter(|mechanism| is_let_through(mechanism)).collect();
     if let_through.is_empty() && !rules.is_empty() {
         return Err(format!(
             "it leaves none of the mechanisms that are known here, {}",
-            MECHANISMS.join(", ")
+            known_mechanisms().join(", ")
         ));
     }
     Ok(let_through.into_iter().map(|&mechanism| mechanism.to_owned()).collect())
@@ -181,7 +168,7 @@ mod tests {
     #[test]
     fn a_filter_lets_mechanisms_through() {
         let without = |left_out: &[&str]| -> Vec<&str> {
-            MECHANISMS.into_iter().filter(|mechanism| !left_out.contains(mechanism)).collect()
+            known_mechanisms().iter().copied().filter(|mechanism| !left_out.contains(mechanism)).collect()
         };
         for (text, expected) in [
             ("", Some(vec![])),

@@ -143,3 +143,34 @@ fn nobody_gets_mail_in_clear_that_must_not_go_so_and_nobody_has_it_returned() {
     }
     agent.stop();
 }
+
+#[test]
+fn a_server_that_should_begin_with_tls_and_does_not_gets_no_mail() {
+    let site = Site::new("");
+    let certificates = certificates(&site);
+    let scripts = ["handshake close", "handshake partial 40", "handshake garbage", "handshake silence", ""];
+    let servers = scripts.map(|script| {
+        Server::start_with(&site, |config| {
+            // The last one greets in clear.
+            config.wrappermode = !script.is_empty();
+            config.tls = Some(shown(&certificates, Kind::Good));
+            config.script = Script::parse(script).unwrap();
+        })
+    });
+    let mut keys = "queue_run_delay = 3600\n[routes]\n".to_owned();
+    for (at, server) in servers.iter().enumerate() {
+        keys += &format!("\"n{at}.example\" = \"inet:localhost:{}\"\n", server.port);
+    }
+    keys +=
+        "[transport.lmtp]\ninet_protocols = \"ipv4\"\ntls_wrappermode = \"yes\"\nstarttls_timeout = \"2s\"\n";
+    site.configure(&keys);
+    let agent = site.start_agent();
+    let recipients: Vec<_> = (0..servers.len()).map(|at| format!("b@n{at}.example")).collect();
+    site.sendmail(&recipients.iter().map(String::as_str).collect::<Vec<_>>(), MESSAGE);
+    for (address, server) in recipients.iter().zip(&servers) {
+        let line = site.wait_for_line(&[&format!("to=<{address}>")], SOON);
+        assert!(line.contains("dsn=4.7.5, status=deferred (Cannot start TLS with localhost["), "{line}");
+        assert_eq!((server.handle.counts().connections, server.mail_of(address)), (1, 0), "{line}");
+    }
+    agent.stop();
+}
