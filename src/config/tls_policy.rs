@@ -50,6 +50,12 @@ impl TlsPolicies {
         self.0.values().map(|entry| entry.level)
     }
 
+    /// The levels of entries that go by the names or fingerprints of the transport's keys.
+    pub fn levels_without_match(&self) -> impl Iterator<Item = TlsLevel> {
+        let is_bare = |entry: &&PolicyEntry| entry.matches.is_none() && entry.fingerprints.is_none();
+        self.0.values().filter(is_bare).map(|entry| entry.level)
+    }
+
     /// The value of `tls_policy`.
     pub(super) fn read(given: &Given) -> Result<Self, Wrong> {
         let mut policies = Self::default();

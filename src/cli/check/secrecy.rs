@@ -7,7 +7,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::config::{Config, PasswordMaps, TlsLevel, Transport};
+use crate::config::{CertMatch, Config, PasswordMaps, Tls, TlsLevel, Transport};
 use crate::mail::{Destination, Server};
 
 /// What is possible with one transport, and yet probably not meant.
@@ -52,10 +52,12 @@ pub(super) fn warnings(config: &Config, transport: &Transport) -> Vec<String> {
         ("tls_CAfile", tls.ca_file.is_some()),
         ("tls_CApath", tls.ca_path.is_some()),
         ("tls_cert_file", tls.cert_file.is_some()),
-        ("tls_fingerprints", !tls.fingerprints.is_empty()),
     ];
     for (key, _) in of_tls.into_iter().filter(|(_, is_set)| is_off && *is_set) {
         note(key, " has no effect: tls_security_level is none");
+    }
+    for (key, level) in unread_matches(tls) {
+        note(key, &format!(" has no effect: no server has the level {level} without a match= of its own"));
     }
     if let Some(PasswordMaps::File { path, .. }) = &sasl.password_maps
         && fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
@@ -63,6 +65,22 @@ pub(super) fn warnings(config: &Config, transport: &Transport) -> Vec<String> {
         note("sasl_password_maps", &format!(": everybody who gets at {} may read it", path.display()));
     }
     found
+}
+
+/// Keys for one level that somebody has set, while nothing at that level goes by them.
+fn unread_matches(tls: &Tls) -> impl Iterator<Item = (&'static str, TlsLevel)> {
+    let (hostname, nexthop) = ([CertMatch::Hostname], [CertMatch::Nexthop, CertMatch::DotNexthop]);
+    let keys = [
+        ("tls_fingerprints", TlsLevel::Fingerprint, !tls.fingerprints.is_empty()),
+        ("tls_verify_cert_match", TlsLevel::Verify, tls.verify_cert_match != hostname),
+        ("tls_secure_cert_match", TlsLevel::Secure, tls.secure_cert_match != nexthop),
+    ];
+    let is_read = |level| {
+        tls.security_level == Some(level) || tls.policy.levels_without_match().any(|other| other == level)
+    };
+    keys.into_iter()
+        .filter(move |(_, level, is_set)| *is_set && !is_read(*level))
+        .map(|(key, level, _)| (key, level))
 }
 
 /// What is asked of the servers of a transport that have no policy of their own. A default counts as that of TCP only where

@@ -161,6 +161,12 @@ fn warned_of(options: &[&str]) -> Vec<String> {
 
 #[test]
 fn check_warns_of_keys_without_effect() {
+    let one = "ab".repeat(32);
+    let fingerprints = format!("tls_fingerprints={one}");
+    let own_fingerprint = format!("tls_policy={{ \"a\" = \"fingerprint match={one}\" }}");
+    let no_effect = |key: &str, level: &str| {
+        format!("{key} has no effect: no server has the level {level} without a match= of its own")
+    };
     for (options, warning) in [
         (&["sasl_password_maps=texthash:/x"][..], "sasl_password_maps has no effect: sasl_auth_enable is no"),
         (&["send_dummy_mail_auth=yes"], "send_dummy_mail_auth has no effect: sasl_auth_enable is no"),
@@ -172,10 +178,35 @@ fn check_warns_of_keys_without_effect() {
             &["tls_security_level=none", "tls_cert_file=/x"],
             "tls_cert_file has no effect: tls_security_level is none",
         ),
+        (&[&*fingerprints], &no_effect("tls_fingerprints", "fingerprint")),
+        (&["tls_security_level=none", &fingerprints], &no_effect("tls_fingerprints", "fingerprint")),
+        (
+            &["tls_security_level=verify", &fingerprints, &own_fingerprint],
+            &no_effect("tls_fingerprints", "fingerprint"),
+        ),
+        (
+            &["tls_security_level=secure", "tls_verify_cert_match=mx.example"],
+            &no_effect("tls_verify_cert_match", "verify"),
+        ),
+        (
+            &["tls_security_level=verify", "tls_secure_cert_match=mx.example"],
+            &no_effect("tls_secure_cert_match", "secure"),
+        ),
     ] {
         let options: Vec<_> = options.iter().map(|option| format!("transport.smtp.{option}")).collect();
         let options: Vec<_> = options.iter().map(String::as_str).collect();
-        assert_eq!(warned_of(&options), [warning]);
+        assert_eq!(warned_of(&options), [warning], "{options:?}");
+    }
+    for options in [
+        &["tls_security_level=fingerprint", &*fingerprints][..],
+        &[&fingerprints, "tls_policy={ \"a\" = \"fingerprint\" }"],
+        &["tls_security_level=verify", "tls_verify_cert_match=mx.example"],
+        &["tls_verify_cert_match=mx.example", "tls_policy={ \"a\" = \"verify\" }"],
+        &["tls_security_level=secure", "tls_secure_cert_match=mx.example", "tls_verify_cert_match=hostname"],
+    ] {
+        let options: Vec<_> = options.iter().map(|option| format!("transport.smtp.{option}")).collect();
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        assert_eq!(warned_of(&options), [""; 0], "{options:?}");
     }
     let used = ["transport.smtp.tls_security_level=none", "transport.smtp.tls_CAfile=/x"];
     assert_eq!(warned_of(&[used[0], used[1], "transport.smtp.tls_policy={ \"a\" = \"verify\" }"]), [""; 0]);
