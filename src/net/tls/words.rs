@@ -6,6 +6,7 @@
 
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible};
+use webpki::EndEntityCert;
 
 use super::certificate::{Certificate, date};
 use super::verify::{Accepted, UnusableKey};
@@ -114,6 +115,14 @@ pub(super) fn untrusted(error: &Error, chain: &[CertificateDer<'_>], nobody_is_t
         _ if of_itself && is_authority(error) => {
             "it is signed by itself, and is not among those that are trusted".to_owned()
         }
+        _ if is_unread(fault) && chain.first().is_some_and(|own| EndEntityCert::try_from(own).is_ok()) => {
+            format!("a certificate of its authority {}", faulty(fault))
+        }
+        _ if webpki_error(fault) == Some(&webpki::Error::UnsupportedCertVersion) => format!(
+            "it {}, so it names no host: make it anew with a subjectAltName (openssl x509 -req takes one from -extfile), or \
+             ask for its fingerprint",
+            faulty(fault)
+        ),
         CertificateError::UnknownIssuer => unknown_issuer(chain, nobody_is_trusted),
         other => format!("it {}", faulty(other)),
     }
@@ -170,7 +179,9 @@ fn faulty(fault: &CertificateError) -> String {
             "is signed in a way that is not supported, or too weak".to_owned()
         }
         CertificateError::Other(OtherError(other)) if other.is::<UnusableKey>() => {
-            format!("has a key {other}; RSA of 2048 to 8192 bits, P-256, P-384 and Ed25519 are what is known here")
+            format!(
+                "has a key {other}; RSA of 2048 to 8192 bits, P-256, P-384 and Ed25519 are what is known here"
+            )
         }
         other => match webpki_error(other) {
             Some(webpki::Error::CaUsedAsEndEntity) => {
@@ -180,15 +191,17 @@ fn faulty(fault: &CertificateError) -> String {
                 "is for a name that its authority may not vouch for".to_owned()
             }
             Some(webpki::Error::UnsupportedCriticalExtension) => UNKNOWN_DEMAND.to_owned(),
-            Some(webpki::Error::UnsupportedCertVersion) => {
-                "is older than version 3 of X.509, so it names no host (openssl x509 -req makes it anew as version 3 with \
-                 -extfile and a subjectAltName in that; or the level fingerprint takes it as it is)"
-                    .to_owned()
-            }
+            Some(webpki::Error::UnsupportedCertVersion) => "is older than version 3 of X.509".to_owned(),
             Some(error) => format!("is malformed or too complex ({})", spaced(&format!("{error:?}"))),
             None => format!("is not accepted ({})", shortened(&printable(other.to_string().as_bytes()))),
         },
     }
+}
+
+/// Whether it is one of those for which webpki does not read a certificate at all.
+fn is_unread(fault: &CertificateError) -> bool {
+    use webpki::Error::{UnsupportedCertVersion, UnsupportedCriticalExtension};
+    matches!(webpki_error(fault), Some(UnsupportedCertVersion | UnsupportedCriticalExtension))
 }
 
 fn webpki_error(fault: &CertificateError) -> Option<&webpki::Error> {

@@ -45,6 +45,12 @@ fn cases(root: &Authority) -> Vec<Case> {
         let key = key();
         Shown { chain: vec![unread::version_1("mx", &key)], key }
     };
+    let below_old = {
+        let stranger = authority("stranger");
+        let mut shown = issued(&good, &stranger);
+        shown.chain.push(unread::version_1("stranger", stranger.key()));
+        shown
+    };
     vec![
         case("good", issued(&good, root), Trust::Trusted, None),
         case("good, chained", below(between.clone(), true), Trust::Trusted, None),
@@ -140,13 +146,34 @@ fn cases(root: &Authority) -> Vec<Case> {
             "of version 1",
             old,
             Trust::Untrusted,
-            Some("not trusted: it is older than version 3 of X.509, so it names no host (openssl "),
+            Some(
+                "not trusted: it is older than version 3 of X.509, so it names no host: make it anew with a ",
+            ),
+        ),
+        case(
+            "below one of version 1",
+            below_old,
+            Trust::Untrusted,
+            Some("not trusted: a certificate of its authority is older than version 3 of X.509"),
         ),
         case(
             "with a demand that nobody knows",
             issued(&with(&|params| params.custom_extensions = vec![unread::unknown_demand()]), root),
             Trust::Untrusted,
             Some("not trusted: it demands something that is not known here"),
+        ),
+        case(
+            "below one with such a demand",
+            below(
+                {
+                    let mut params = between.clone();
+                    params.custom_extensions = vec![unread::unknown_demand()];
+                    params
+                },
+                true,
+            ),
+            Trust::Untrusted,
+            Some("not trusted: a certificate of its authority demands something that is not known here"),
         ),
         case(
             "forged",
