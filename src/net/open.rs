@@ -236,6 +236,8 @@ pub struct Ready {
     pub security: Option<String>,
     /// Whether we have logged in.
     pub is_logged_in: bool,
+    /// Whether it offers logins.
+    pub offers_login: bool,
     /// What was to be told on the way there: servers that were passed over, TLS that failed.
     pub notes: Vec<String>,
 }
@@ -261,6 +263,7 @@ pub fn answers(destination: &Destination, transport: &Transport, myhostname: &st
         relay: connection.peer().relay(),
         security: connection.security(),
         is_logged_in: connection.is_logged_in(),
+        offers_login: !connection.offered().auth.is_empty(),
         notes: told.0,
     })
 }

@@ -297,3 +297,22 @@ fn the_dialogue_that_a_command_shows_has_no_password_in_it() {
         assert!(!shown.contains(CANARY) && !shown.contains(PLAIN_RESPONSE), "{script}{shown}");
     }
 }
+
+#[test]
+fn a_probe_says_whether_we_have_logged_in_where_that_is_offered() {
+    let site = Site::new("");
+    let (asking, open) = (server(&site, |_| {}), server(&site, |config| config.logins.clear()));
+    write_passwords(&site, &format!("localhost agent:{CANARY}-one\n"));
+    let probe = |server: &Server, keys: &str| {
+        site.configure(&format!("default_transport = \"smtp:localhost:{}\"\n{keys}", server.port));
+        let output = site.run(&["check", "--probe"], b"");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let (_, end) = said.split_once(" is ready for mail").unwrap();
+        end.trim_end().to_owned()
+    };
+    let ipv4 = "[transport.smtp]\ninet_protocols = \"ipv4\"\n";
+    assert_eq!(probe(&asking, ipv4), "; it offers logins, and we have not logged in");
+    assert_eq!(probe(&asking, &keys(&site, "")), ", and has accepted our login");
+    assert_eq!(probe(&open, ipv4), "");
+}

@@ -86,7 +86,11 @@ fn found(destination: &Destination, ready: &Ready) -> String {
     if let Some(security) = &ready.security {
         text.push_str(&format!("# {destination}: {security}\n"));
     }
-    let login = if ready.is_logged_in { ", and has accepted our login" } else { "" };
+    let login = match (ready.is_logged_in, ready.offers_login) {
+        (true, _) => ", and has accepted our login",
+        (false, true) => "; it offers logins, and we have not logged in",
+        (false, false) => "",
+    };
     text.push_str(&format!("# {destination}: {} is ready for mail{login}\n", ready.relay));
     text
 }
