@@ -46,7 +46,7 @@ pub use layers::{DEFAULT_FILE, Sources};
 pub use parse::{read_size, read_time};
 pub use routes::Routes;
 pub use sasl::Sasl;
-pub use secrets::{PasswordMaps, Secrets, WrongSecret, system_roots};
+pub use secrets::{PasswordMaps, SecretFile, Secrets, WrongSecret, system_roots};
 pub use services::service_port;
 pub use timeouts::{Timeout, Timeouts};
 pub use tls::{CertMatch, Fingerprint, Tls, TlsLevel, TlsPolicy, TlsProtocols, TlsServerName};

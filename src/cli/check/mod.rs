@@ -5,6 +5,7 @@
 //! - Always true: the listing is itself a configuration file with the same effect; nothing is changed; nothing secret is
 //!   shown.
 
+mod logins;
 mod secrecy;
 
 use std::fs;
@@ -145,6 +146,7 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<String> {
     warnings.extend(of_values(config));
     warnings.extend(of_transports(config));
     warnings.extend(config.transports().flat_map(|transport| secrecy::warnings(config, transport)));
+    warnings.extend(config.transports().flat_map(|transport| logins::warnings(config, transport)));
     warnings.extend(config.token_troubles());
     warnings
 }

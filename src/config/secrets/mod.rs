@@ -8,6 +8,7 @@
 mod certificates;
 mod files;
 mod passwords;
+mod review;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use crate::smtp::Credentials;
 pub use certificates::system_roots;
 use files::{Place, Readers, SECRETS_SIZE_MAX, Trouble, Why};
 use passwords::{Passwords, without_mark};
+pub use review::SecretFile;
 
 /// Where names and passwords stand.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -78,13 +78,33 @@ impl Passwords {
         Ok(Some(Credentials { username: login.username.clone(), proof }))
     }
 
+    /// Whether there is an entry for `server`, whatever may be wrong with its token.
+    pub(super) fn has_entry(&self, server: &Server) -> bool {
+        keys_of(server).iter().any(|key| self.0.contains_key(key))
+    }
+
+    /// The lines that leave the password out, but for sockets.
+    pub(super) fn lines_without_password(&self) -> Vec<usize> {
+        let is_it = |key: &ServerKey, login: &Login| {
+            !matches!(key, ServerKey::Socket(_)) && login.proof == StoredProof::Certificate
+        };
+        let logins = self.0.iter().filter(|(key, login)| is_it(key, login));
+        let mut lines: Vec<_> = logins.map(|(_, login)| login.line).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    /// The files with tokens, and the lines that name them.
+    pub(super) fn token_files(&self) -> impl Iterator<Item = (usize, &Path)> {
+        self.0.values().filter_map(|login| match &login.proof {
+            StoredProof::TokenFile(path) => Some((login.line, path.as_path())),
+            StoredProof::Password(_) | StoredProof::Certificate => None,
+        })
+    }
+
     /// What is wrong with files of tokens right now: of each, a sentence without its end.
     pub(super) fn token_troubles(&self, place: Place<'_>) -> Vec<String> {
-        let files = self.0.values().filter_map(|login| match &login.proof {
-            StoredProof::TokenFile(path) => Some((login.line, path)),
-            StoredProof::Password(_) | StoredProof::Certificate => None,
-        });
-        files
+        self.token_files()
             .filter_map(|(line, path)| Some(format!("line {line}: {}", token(path, place).err()?.text)))
             .collect()
     }
@@ -194,7 +214,7 @@ fn login(line: usize, value: &str) -> Result<Login, String> {
 }
 
 /// The first line of a file.
-fn token(path: &std::path::Path, place: Place<'_>) -> Result<Secret, Trouble> {
+fn token(path: &Path, place: Place<'_>) -> Result<Secret, Trouble> {
     let content = place.read(path, TOKEN_SIZE_MAX, Readers::Few)?;
     let first = content.split(|octet| *octet == b'\n').next().unwrap_or_default().trim_ascii();
     let token =

@@ -112,6 +112,89 @@ fn check_warns_of_a_token_that_cannot_be_used_yet() {
 }
 
 #[test]
+fn check_warns_of_servers_that_get_no_login_and_of_logins_that_nothing_proves() {
+    let site = Site::new("");
+    let table = write(
+        &site,
+        "passwords",
+        &format!("relay.example.org:465 me:{CANARY}\n/run/lmtp :\nmx.example.org {CANARY}:\n[192.0.2.1] :\n"),
+        0o600,
+    );
+    let warned = |top: &str, more: &str| -> Vec<String> {
+        site.configure(&format!("{top}{}{more}", login(&table)));
+        let config = Config::load(&Sources { file: Some(site.config()), ..Sources::default() }).unwrap();
+        let (config, unchecked) = config.check_secrets().unwrap();
+        assert!(unchecked.is_empty());
+        let warnings = check::warnings(&config, &Sources::default());
+        warnings
+            .into_iter()
+            .filter_map(|warning| Some(warning.strip_prefix("transport.smtp.")?.to_owned()))
+            .collect()
+    };
+    let top = "default_transport = \"smtp:relay.example.org:587, relay.example.org:465, mx.example.org:25\"\n\
+               bounce_nexthop = \"smtp:relay.example.org:587\"\n[routes]\n\"x.example\" = \"lmtp:other.example\"\n\
+               \"y.example\" = \"smtp:[192.0.2.2]:25\"\n";
+    let unproved = |line| {
+        format!(
+            "sasl_password_maps: line {line} has no password, so a certificate would have to say who we are, and \
+             tls_cert_file is not set"
+        )
+    };
+    let no_entry = |server| {
+        format!("sasl_password_maps has no entry for inet:{server}: mail goes to it without a login")
+    };
+    let expected =
+        vec![no_entry("[192.0.2.2]:25"), no_entry("relay.example.org:587"), unproved(3), unproved(4)];
+    let mut found = warned(top, "");
+    found.retain(|warning| warning.starts_with("sasl_password_maps"));
+    found.sort();
+    let mut sorted = expected;
+    sorted.sort();
+    assert_eq!(found, sorted);
+    let is_about_lines = |warning: &String| warning.contains("line ");
+    let certificate = rcgen::generate_simple_self_signed(["us".to_owned()]).unwrap();
+    let both = certificate.cert.pem() + &certificate.signing_key.serialize_pem();
+    let path = write(&site, "both", &both, 0o600);
+    assert!(!warned("", &format!("tls_cert_file = \"{path}\"\n")).iter().any(is_about_lines));
+}
+
+#[test]
+fn root_is_warned_of_secrets_that_the_agent_cannot_read() {
+    if !getuid().is_root() {
+        eprintln!("skipped: only root starts an agent that becomes another user");
+        return;
+    }
+    let site = Site::new("");
+    let token = write(&site, "token", CANARY, 0o600);
+    let table = write(&site, "passwords", &format!("relay.example.org me:token-file:{token}\n"), 0o600);
+    site.configure(&login(&table));
+    let warned = |user: &str| {
+        let output = site.run(&["check", "-o", &format!("user={user}")], b"");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        said.lines().filter(|line| line.contains("may not read it")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let key = "lastmile: warning: transport.smtp.sasl_password_maps";
+    let of_table = format!(
+        "{key}: {table}: user \"nobody\" may not read it again at SIGHUP: what changes in it holds from the next start on"
+    );
+    let of_token = format!(
+        "{key}: line 1: {token}: user \"nobody\" may not read it, and a token is read each time that it is used: logins \
+         with it fail"
+    );
+    assert_eq!(warned("nobody"), [of_table, of_token.clone()]);
+    assert_eq!(warned("root"), [""; 0]);
+    chown(&table, None, Some(NOBODY)).unwrap();
+    fs::set_permissions(&table, Permissions::from_mode(0o640)).unwrap();
+    // Its owner goes by the owner's right alone.
+    chown(&token, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(&token, Permissions::from_mode(0o040)).unwrap();
+    assert_eq!(warned("nobody"), [of_token]);
+    fs::set_permissions(&token, Permissions::from_mode(0o400)).unwrap();
+    assert_eq!(warned("nobody"), [""; 0]);
+}
+
+#[test]
 fn check_warns_of_passwords_that_go_too_far_or_nowhere() {
     let enabled = &["sasl_auth_enable=yes", "sasl_password_maps=texthash:/x"][..];
     let in_clear = "sasl_security_options has no noplaintext";
