@@ -1,5 +1,7 @@
 //! The shipped file and the manual page, against the keys that there are.
 
+use std::process::Command;
+
 use super::*;
 
 #[test]
@@ -112,4 +114,28 @@ fn the_shipped_file_shows_a_table_of_passwords_that_can_be_used() {
     let map = format!("transport.smtp.sasl_password_maps=texthash:{}", table.path().display());
     let config = from_options(&[&map, "transport.smtp.sasl_auth_enable=yes"]).unwrap();
     config.open_secrets().unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_command_of_the_manual_prints_a_fingerprint_that_can_be_pasted() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("skipped: there is no openssl");
+        return;
+    }
+    let shown = MANUAL_PAGE.lines().find_map(|line| line.strip_prefix(".Dl openssl x509")).unwrap();
+    assert!(SHIPPED_FILE.contains(&format!("#     openssl x509{shown}\n")), "the file shows another one");
+    let directory = tempfile::tempdir().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["mx".to_owned()]).unwrap();
+    fs::write(directory.path().join("cert.pem"), certificate.cert.pem()).unwrap();
+    let mut command = Command::new("sh");
+    let output = command.arg("-c").arg(format!("openssl x509{shown}")).current_dir(directory.path()).output();
+    let printed = String::from_utf8(output.unwrap().stdout).unwrap();
+    let options = [
+        "transport.smtp.tls_security_level=fingerprint",
+        &format!("transport.smtp.tls_fingerprints={printed}"),
+    ];
+    let config = from_options(&options).unwrap();
+    let tls = &config.transport(&"smtp".parse().unwrap()).unwrap().tls;
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate.cert.der());
+    assert_eq!(tls.fingerprints.iter().map(|one| &one.0[..]).collect::<Vec<_>>(), [digest.as_ref()]);
 }
