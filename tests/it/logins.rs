@@ -315,4 +315,9 @@ fn a_probe_says_whether_we_have_logged_in_where_that_is_offered() {
     assert_eq!(probe(&asking, ipv4), "; it offers logins, and we have not logged in");
     assert_eq!(probe(&asking, &keys(&site, "")), ", and has accepted our login");
     assert_eq!(probe(&open, ipv4), "");
+    // Without --probe nothing but the server for bounces is looked at, and it gets no password.
+    assert_eq!(asking.handle.counts().logins, 1);
+    site.configure(&format!("default_transport = \"smtp:localhost:{}\"\n{}", asking.port, keys(&site, "")));
+    assert_eq!(site.run(&["check"], b"").status.code(), Some(0));
+    assert_eq!((asking.handle.counts().logins, asking.handle.counts().connections), (1, 3));
 }

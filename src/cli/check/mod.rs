@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::unistd::{Group, User};
 
 use crate::agent::trust;
-use crate::config::{Config, ConfigError, Sources, quoted};
+use crate::config::{Config, ConfigError, Sources, Transport, quoted};
 use crate::mail::{Destination, Server};
 use crate::net::{self, Ready};
 
@@ -63,7 +63,7 @@ fn reach(config: &Config, all: bool) -> io::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     if all {
         for destination in config.destinations() {
-            match answer(config, destination) {
+            match answer(config, destination, Transport::clone) {
                 Ok(ready) => io::stdout().write_all(found(destination, &ready).as_bytes())?,
                 Err(text) => {
                     code = EX_UNAVAILABLE.into();
@@ -71,7 +71,8 @@ fn reach(config: &Config, all: bool) -> io::Result<ExitCode> {
                 }
             }
         }
-    } else if let Err(text) = answer(config, config.bounce_destination()) {
+    // No password is sent for a mere look: a wrong one would count against us.
+    } else if let Err(text) = answer(config, config.bounce_destination(), Transport::without_login) {
         let destination = config.bounce_destination();
         writeln!(
             io::stderr(),
@@ -96,10 +97,14 @@ fn found(destination: &Destination, ready: &Ready) -> String {
     text
 }
 
-/// Which server of a destination is ready for mail, or why none is.
-fn answer(config: &Config, destination: &Destination) -> Result<Ready, String> {
+/// Which server of a destination is ready for mail, asked by what `change` makes of its transport, or why none is.
+fn answer(
+    config: &Config,
+    destination: &Destination,
+    change: impl Fn(&Transport) -> Transport,
+) -> Result<Ready, String> {
     let transport = config.transport(destination.transport()).ok_or("its transport is not configured")?;
-    net::answers(destination, transport, &config.myhostname).map_err(|reason| reason.text)
+    net::answers(destination, &change(transport), &config.myhostname).map_err(|reason| reason.text)
 }
 
 /// One line for each problem, and one that says what they mean.
