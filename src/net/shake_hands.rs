@@ -12,7 +12,7 @@ use super::tls::{TlsError, TlsSessions, Trust};
 use crate::config::{TlsLevel, TlsPolicy, Transport};
 use crate::mail::{EnhancedStatus, Reason, Server};
 use crate::smtp::{
-    self, Account, BadReply, Capabilities, Cause, Credentials, Footing, Handshake, Next, Refusals,
+    self, Account, BadReply, Capabilities, Cause, Class, Credentials, Footing, Handshake, Next, Refusals,
     SessionError, Stage, StartTls,
 };
 
@@ -45,7 +45,7 @@ pub struct Failure {
     pub reason: Reason,
     /// The TLS handshake failed, and nothing else.
     pub tls_failed: bool,
-    /// Our login was refused.
+    /// Our login was refused for good.
     pub login_failed: bool,
 }
 
@@ -113,7 +113,8 @@ fn converse(
                 if !reply.is_closing() {
                     let _ = say_quit(link);
                 }
-                return Err(Failure { login_failed: stage == Stage::Auth, ..reason.into() });
+                let login_failed = stage == Stage::Auth && reply.class() == Class::Permanent;
+                return Err(Failure { login_failed, ..reason.into() });
             }
         };
         written.map_err(|cause| tls.broken(stage, cause))?;
