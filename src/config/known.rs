@@ -63,18 +63,26 @@ pub(super) fn may_be_secret(key: &str, value: &str) -> bool {
         return false;
     }
     let key = key.to_ascii_lowercase();
+    // Not the name of a transport or a route.
+    let key = match key.split_once('.') {
+        Some(("transport", rest)) => rest.split_once('.').map_or(rest, |(_, key)| key),
+        _ => &key,
+    };
+    let is_route = key.starts_with("routes.");
     let last = key.rsplit('.').next().unwrap_or_default();
     let sounds_secret = |text: &str| SECRET_WORDS.iter().any(|word| text.contains(word));
-    sounds_secret(&key)
+    !is_route && sounds_secret(key)
         || last.rsplit(['_', '-']).next() == Some("key")
         || nearest(last, transport_keys()) == Some("sasl_password_maps")
         || last == "tls_policy" && sounds_secret(&value.to_ascii_lowercase())
-        || has_login(&key, value)
+        || has_login(key, value)
 }
 
 /// Whether a name and a password may stand in front of a host, as in a URL. No nexthop has an `@`.
 fn has_login(key: &str, value: &str) -> bool {
     let is_nexthop = matches!(key, "default_transport" | "bounce_nexthop") || key.starts_with("routes.");
+    // A path may well have an `@` in it.
+    let is_nexthop = is_nexthop && !value.contains("unix:") && !value.starts_with('/');
     let is_login = |word: &str| word.split_once('@').is_some_and(|(login, _)| login.contains(':'));
     is_nexthop && value.contains('@') || value.split([',', ' ']).any(is_login)
 }

@@ -72,7 +72,7 @@ impl Nexthops {
     /// The value of a key that names a nexthop.
     pub(super) fn destination(&self, given: &Given) -> Result<Destination, String> {
         let text = given.text()?;
-        self.resolve(text).map_err(|error| match text.contains('@') {
+        self.resolve(text).map_err(|error| match text.contains('@') && !text.contains("unix:") {
             // A word of it may be a password.
             true => "a nexthop has no name or password in it: they stand in the file that sasl_password_maps of its \
                      transport names"

@@ -19,6 +19,8 @@ use crate::mail::Server;
 use crate::smtp::{self, BadReply, Cause, Redactor, Reply, parse_auth_reply, parse_reply};
 
 const READ_SIZE: usize = 4096;
+/// What is told of a line that is no reply where it may repeat a secret.
+const HIDDEN: &str = "[...]";
 /// Octets written at once. The kernel cuts a write to a UNIX socket into packets, and each of them may wait as long as
 /// the send timeout says: so one write must not be many packets.
 const WRITE_SIZE_MAX: usize = 128 * 1024;
@@ -172,11 +174,16 @@ impl Link {
                     self.used += length;
                     return Ok(reply);
                 }
-                Ok(None) => self.fill(deadline)?,
+                Ok(None) => {
+                    if let Err(cause) = self.fill(deadline) {
+                        self.used = self.filled;
+                        return Err(cause);
+                    }
+                }
                 Err(bad) => {
                     self.used = self.filled;
                     return Err(Cause::BadReply(match bad {
-                        BadReply::Syntax(_) => BadReply::Syntax("[...]".to_owned()),
+                        BadReply::Syntax(_) => BadReply::Syntax(HIDDEN.to_owned()),
                         other => other,
                     }));
                 }
@@ -194,7 +201,8 @@ impl Link {
             return Ok(Some(reply));
         };
         let parsed = parsed.map_err(|bad| match bad {
-            BadReply::Syntax(text) => BadReply::Syntax(redactor.redact(&text)),
+            // Cut off as it is, the end of it may be the beginning of a secret.
+            BadReply::Syntax(_) => BadReply::Syntax(HIDDEN.to_owned()),
             other => other,
         });
         let Some((mut reply, length)) = parsed.map_err(Cause::BadReply)? else { return Ok(None) };

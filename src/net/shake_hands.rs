@@ -12,7 +12,7 @@ use super::tls::{TlsError, TlsSessions, Trust};
 use crate::config::{TlsLevel, TlsPolicy, Transport};
 use crate::mail::{EnhancedStatus, Reason, Server};
 use crate::smtp::{
-    self, Account, BadReply, Capabilities, Cause, Class, Credentials, Footing, Handshake, Next, Refusals,
+    self, Account, BadReply, Capabilities, Cause, Credentials, Footing, Handshake, Next, Refusals,
     SessionError, Stage, StartTls,
 };
 
@@ -45,7 +45,7 @@ pub struct Failure {
     pub reason: Reason,
     /// The TLS handshake failed, and nothing else.
     pub tls_failed: bool,
-    /// Our login was refused for good.
+    /// The server says that name or password are wrong.
     pub login_failed: bool,
 }
 
@@ -113,11 +113,19 @@ fn converse(
                 if !reply.is_closing() {
                     let _ = say_quit(link);
                 }
-                let login_failed = stage == Stage::Auth && reply.class() == Class::Permanent;
+                // RFC 4954 section 6.
+                let login_failed = stage == Stage::Auth && reply.code() == 535;
                 return Err(Failure { login_failed, ..reason.into() });
             }
         };
-        written.map_err(|cause| tls.broken(stage, cause))?;
+        written.map_err(|cause| {
+            if has_answered || link.tls().is_none() {
+                return tls.broken(stage, cause);
+            }
+            // It has closed behind its part of the handshake, and has perhaps said why.
+            let cause = link.early_reply().err().filter(|why| matches!(why, Cause::Io(_))).unwrap_or(cause);
+            Failure { tls_failed: is_refusal_of_tls(&cause), ..tls.broken(handshake.stage(), cause) }
+        })?;
     }
 }
 

@@ -220,7 +220,8 @@ fn transport_with_login(level: TlsLevel) -> Transport {
 #[test]
 fn a_refused_password_is_not_tried_at_each_address_of_the_server() {
     // But one of them may be in trouble.
-    for (refusal, asked) in [("535 5.7.8 no\r\n", 1), ("454 4.7.0 not now\r\n", 3)] {
+    let refusals = [("535 5.7.8 no\r\n", 1), ("454 4.7.0 not now\r\n", 3), ("534 5.7.9 too weak\r\n", 3)];
+    for (refusal, asked) in refusals {
         let (address, count) = breaking_handshakes("250-peer.example\r\n250 AUTH CRAM-MD5\r\n", refusal);
         let (other, came) = refusing("451 4.3.2 busy");
         let (same, next) = (address.to_string(), other.to_string());

@@ -129,7 +129,7 @@ impl Exchange {
         match self.second.take() {
             Some(second) => {
                 let (mut exchange, line) = *second;
-                exchange.redactor.add_all(mem::take(&mut self.redactor));
+                exchange.redactor.add_all(&self.redactor);
                 *self = exchange;
                 Answer::Send(line)
             }

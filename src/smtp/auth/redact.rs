@@ -23,24 +23,40 @@ const PIECE_SIZE_MIN: usize = 8;
 #[derive(Default)]
 pub struct Redactor {
     secret: Option<Secret>,
-    /// Responses as they were sent, in base64.
-    sent: Vec<Zeroizing<Vec<u8>>>,
+    /// All pieces of responses as they were sent, in base64: in lower case and sorted, so that a long reply takes no time
+    /// to look through.
+    pieces: Zeroizing<Vec<Piece>>,
 }
+
+type Piece = [u8; PIECE_SIZE_MIN];
 
 impl Redactor {
     pub(super) fn new(secret: Option<&Secret>) -> Self {
-        let encoded = secret.map(|secret| encoded(secret.expose().as_bytes()));
-        Self { secret: secret.cloned(), sent: encoded.into_iter().collect() }
+        let mut redactor = Self { secret: secret.cloned(), pieces: Zeroizing::default() };
+        if let Some(secret) = secret {
+            redactor.add(&encoded(secret.expose().as_bytes()));
+        }
+        redactor
     }
 
     /// Remembers a response. There are no more of them than steps in an exchange.
     pub(super) fn add(&mut self, response: &[u8]) {
-        self.sent.push(Zeroizing::new(response.to_vec()));
+        self.add_pieces(pieces_of(response));
     }
 
     /// Remembers what another one does of the same login.
-    pub(super) fn add_all(&mut self, other: Self) {
-        self.sent.extend(other.sent);
+    pub(super) fn add_all(&mut self, other: &Self) {
+        self.add_pieces(other.pieces.iter().copied());
+    }
+
+    fn add_pieces(&mut self, more: impl Iterator<Item = Piece>) {
+        let more: Zeroizing<Vec<Piece>> = Zeroizing::new(more.collect());
+        // Into a new one: a vector that grows leaves copies behind.
+        let mut pieces = Zeroizing::new(Vec::with_capacity(self.pieces.len() + more.len()));
+        pieces.extend_from_slice(&self.pieces);
+        pieces.extend_from_slice(&more);
+        pieces.sort_unstable();
+        self.pieces = pieces;
     }
 
     /// `text` without secrets, and without words that hold a response or a piece of one, in whatever case: servers cut what
@@ -48,7 +64,7 @@ impl Redactor {
     pub fn redact(&self, text: &str) -> String {
         let secret =
             self.secret.as_ref().map(Secret::expose).filter(|secret| secret.len() >= SECRET_SIZE_MIN);
-        let text = secret.map_or_else(|| text.to_owned(), |secret| text.replace(secret, HIDDEN));
+        let text = secret.map_or_else(|| text.to_owned(), |secret| without(text, secret));
         let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
         let (mut shown, mut rest) = (String::with_capacity(text.len()), text.as_str());
         while let Some(c) = rest.chars().next() {
@@ -61,13 +77,28 @@ impl Redactor {
     }
 
     fn has_piece(&self, word: &[u8]) -> bool {
-        let is_sent = |piece: &[u8]| {
-            self.sent
-                .iter()
-                .any(|sent| sent.windows(PIECE_SIZE_MIN).any(|window| window.eq_ignore_ascii_case(piece)))
-        };
-        word.windows(PIECE_SIZE_MIN).any(is_sent)
+        pieces_of(word).any(|piece| self.pieces.binary_search(&piece).is_ok())
     }
+}
+
+/// All runs of [`PIECE_SIZE_MIN`] octets, in lower case.
+fn pieces_of(octets: &[u8]) -> impl Iterator<Item = Piece> {
+    octets.windows(PIECE_SIZE_MIN).filter_map(|window| Piece::try_from(window.to_ascii_lowercase()).ok())
+}
+
+/// `text` without `secret`, in whatever case.
+fn without(text: &str, secret: &str) -> String {
+    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
+    let is_it = |window: &[u8]| window.eq_ignore_ascii_case(secret.as_bytes());
+    while let Some(at) = rest.as_bytes().windows(secret.len()).position(is_it) {
+        // Letters that differ by case alone are ASCII, so these are the bounds of characters.
+        let (Some(before), Some(behind)) = (rest.get(..at), rest.get(at + secret.len()..)) else { break };
+        shown.push_str(before);
+        shown.push_str(HIDDEN);
+        rest = behind;
+    }
+    shown.push_str(rest);
+    shown
 }
 
 impl fmt::Debug for Redactor {
@@ -88,6 +119,7 @@ mod tests {
         for (text, shown) in [
             ("535 5.7.8 Authentication failed.", "535 5.7.8 Authentication failed."),
             ("535 no \"tanstaaf\" for tim", "535 no \"[...]\" for tim"),
+            ("535 ä TANstaafTANSTAAF ü", "535 ä [...][...] ü"),
             ("535 no dGFuc3RhYWY= for tim", "535 no [...] for tim"),
             ("502 what is AUTH PLAIN AHRpbQB0YW5zdGFhZg==?", "502 what is AUTH PLAIN [...]?"),
             ("502 what is AUTH PLAIN AHRpbQB0YW5", "502 what is AUTH PLAIN [...]"),
