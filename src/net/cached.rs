@@ -5,71 +5,23 @@
 //! - Always true: a batch is sent again only where the server cannot have it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::content::Content;
+use super::observer::Observer;
 use super::open::{self, Caller, NotConnected};
-use super::peer::Peer;
 use super::put_off::PutOff;
 use super::stepwise::Stepwise;
 use super::tap::Watcher;
 use super::tls::TlsSessions;
-use super::transcript::Transcript;
 use crate::config::Transport;
 use crate::mail::{Batch, BodyType, Destination, Outcome, Reason, Recipient};
-use crate::smtp::{
-    Capabilities, Manner, Message, Origin, Probe, SessionError, Settled, Smtputf8, Transaction,
-};
+use crate::smtp::{Manner, Message, Origin, Probe, SessionError, Settled, Smtputf8, Transaction};
 
 /// A connection that has rested longer may be stale: its first flight stops before the content.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// Hears what happens to a batch, while it happens.
-pub trait Observer {
-    /// A connection has TLS; `text` says to whom, and how good it is.
-    fn secured(&mut self, _text: &str) {}
-    /// MAIL is about to be sent to `peer`, which offers `offered`, over a connection that has been used `uses` times.
-    fn ready(&mut self, peer: &Peer, offered: &Capabilities, uses: u32);
-    /// There is no connection for what is settled next: no server was ready for mail. `peer` is the one whose fault it
-    /// was, where it could be connected to.
-    fn not_ready(&mut self, _peer: Option<&Peer>) {}
-    /// The destination is at fault for what is deferred next, and may be spared for a while: no server was ready for
-    /// mail, or a conversation broke before any transaction of this batch had come to its end. What a server answers to
-    /// mail is no such fault; that it closed the connection (421) on others than it answered for is one, which is told of
-    /// right after these have been settled. At most once for each batch.
-    fn destination_failed(&mut self, _reason: &Reason) {}
-    /// Keywords that count as not offered by `peer`, which has just been connected to; `None`: those of the transport. An
-    /// error makes the server one that cannot be used.
-    fn keywords_to_discard(&mut self, _peer: &Peer) -> io::Result<Option<Vec<String>>> {
-        Ok(None)
-    }
-    /// The end of data is about to leave for these recipients. An error stops it: the batch is then unsent.
-    fn end_of_data(&mut self, positions: &[u32]) -> io::Result<()>;
-    /// Outcomes, each recipient's once. May be empty.
-    fn settled(&mut self, settled: Vec<Settled>);
-    /// A server was passed over for the next one.
-    fn note(&mut self, text: &str);
-    /// Something is not as it should be, and no mail the worse for it.
-    fn warning(&mut self, text: &str) {
-        self.note(text);
-    }
-    /// A destination will be spoken to differently from now on.
-    fn manner_changed(&mut self, text: &str) {
-        self.note(text);
-    }
-    /// A server broke the protocol: the postmaster may want to know.
-    fn protocol_error(&mut self, text: &str);
-    /// Whether [`Observer::conversation`] is of any use. If not, nothing is kept for it.
-    fn wants_conversations(&self) -> bool {
-        false
-    }
-    /// What was said on a connection, as far as it is kept: after a protocol error, and after each transaction with
-    /// its outcomes.
-    fn conversation(&mut self, _transcript: &Transcript) {}
-}
 
 /// What is to be delivered, and how.
 #[derive(Clone, Copy)]

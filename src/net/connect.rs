@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::cached::Observer;
 use super::lookup;
+use super::observer::Observer;
 use super::open::NotConnected;
 use super::peer::Peer;
 use crate::config::Transport;

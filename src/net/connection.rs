@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use super::cached::Observer;
 use super::content::Content;
 use super::link::Link;
+use super::observer::Observer;
 use super::peer::Peer;
 use super::progress::Progress;
 use super::shake_hands::{Failure, Opening, say_quit, shake_hands};

@@ -11,6 +11,7 @@ mod connection;
 mod content;
 mod link;
 mod lookup;
+mod observer;
 mod open;
 mod peer;
 mod progress;
@@ -21,9 +22,10 @@ mod tap;
 mod tls;
 mod transcript;
 
-pub use cached::{CachedConnection, Delivered, Delivery, Observer};
+pub use cached::{CachedConnection, Delivered, Delivery};
 
 pub use content::{Content, FileContent, Taken};
+pub use observer::Observer;
 pub use open::{NotConnected, Ready, answers};
 pub use peer::Peer;
 pub use stepwise::Stepwise;

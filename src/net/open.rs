@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use super::cached::Observer;
 use super::connect::{connect, peers_of};
 use super::connection::{Connection, NotReady};
+use super::observer::Observer;
 use super::peer::Peer;
 use super::shake_hands::Opening;
 use super::tap::{Tap, Watcher};

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::cached::Observer;
+use super::observer::Observer;
 use super::peer::Peer;
 use super::transcript::Transcript;
 use crate::mail::{Outcome, Reason};
