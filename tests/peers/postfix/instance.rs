@@ -8,9 +8,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -515,9 +518,18 @@ fn group(name: &str) -> u32 {
     nix::unistd::Group::from_name(name).unwrap().expect("the package made this group").gid.as_raw()
 }
 
+/// Ports that nobody uses, and that no other test is given while this one runs: Postfix shares a port that another one
+/// listens on (SO_REUSEPORT), and each would get some of the other's mail.
 fn free_ports(count: usize) -> Vec<u16> {
+    static TAKEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let any = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    // Held together, so that they differ.
-    let listeners: Vec<_> = std::iter::repeat_with(any).take(count).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    let take = |listener: TcpListener| {
+        let port = listener.local_addr().unwrap().port();
+        // A name that goes with the process that holds it.
+        let name = SocketAddr::from_abstract_name(format!("lastmile-tests-port-{port}")).unwrap();
+        let claim = UnixListener::bind_addr(&name).ok()?;
+        TAKEN.lock().unwrap().push(claim);
+        Some(port)
+    };
+    std::iter::repeat_with(any).filter_map(take).take(count).collect()
 }
