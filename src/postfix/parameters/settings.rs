@@ -2,8 +2,7 @@
 //!
 //! - Owns: which parameters there are for the service itself, and their values as the rest of the program wants them.
 //! - Leaves to others: the parameters of a transport (`transport`, `tls`, `sasl`), tables (`maps`), what becomes of
-//!   parameters that have
-//!   no effect here or cannot be obeyed (`table`).
+//!   parameters that have no effect here or cannot be obeyed (`table`).
 //! - Always true: settings that exist are complete; nobody checks a value again.
 
 use std::path::{Path, PathBuf};
